@@ -1,0 +1,31 @@
+//! SPFS's object graph as plain values: digests, objects and their codecs, tags, specs, stacking.
+//!
+//! Everything here is a value or a function from values to values. Deliberately absent: input
+//! and output, clocks, environment variables, asynchronous code.
+//!
+//! The formats are described in `FORMAT.md`, which section numbers in these pages refer to.
+
+mod error;
+mod digest;
+mod header;
+mod entry;
+mod object;
+mod codec;
+mod build;
+mod merge;
+mod tag;
+mod env_spec;
+
+pub use build::{DirectoryBuilder, NewEntry};
+pub use digest::{DIGEST_TEXT_LEN, Digest, DigestPrefix, Hasher};
+pub use entry::{
+    Entry, EntryKind, EntryName, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Tree,
+};
+pub use env_spec::{EnvItem, EnvSpec, Reference};
+pub use error::{ObjectError, Result};
+pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
+pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
+pub use object::{
+    Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform,
+};
+pub use tag::{Tag, TagName, TagNamespace, TagSpec, TagStream};

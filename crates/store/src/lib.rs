@@ -1,0 +1,15 @@
+//! Repositories: where objects, payloads and tags are kept, near or far.
+//!
+//! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`] and
+//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit`].
+//! Deliberately absent: caches of payload bytes, FUSE, configuration.
+
+mod error;
+mod payload;
+mod repository;
+mod ext;
+
+pub use error::{Result, Source, StoreError};
+pub use ext::RepositoryExt;
+pub use payload::{Body, Payload, PutOptions};
+pub use repository::{Repository, TagEntry};

@@ -1,0 +1,113 @@
+//! The one trait that every repository implements.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
+use futures::stream::BoxStream;
+
+use crate::error::Result;
+use crate::payload::{Body, Payload, PutOptions};
+
+/// What a folder of tags holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TagEntry {
+    /// A folder, by its name.
+    Folder(String),
+    /// A tag, by its name in the folder.
+    Tag(String),
+    /// A tag namespace (only at the top).
+    Namespace(TagNamespace),
+}
+
+/// Content-addressed objects and payloads, and the tags that name them.
+///
+/// Small and object-safe, held as `Arc<dyn Repository>`. Sugar is in
+/// [`RepositoryExt`](crate::RepositoryExt).
+///
+/// Invariants every implementation keeps, and the conformance suite tests:
+/// - [`get_object`](Self::get_object) returns only objects whose recomputed digest is the one
+///   asked for;
+/// - what a `put` has returned for is visible to every later call, unless it was
+///   [deferred](PutOptions::deferred), and is durable where the repository is;
+/// - a reader sees a whole object, payload or tag stream, or none;
+/// - no call waits for a remote that makes no progress longer than the stall deadline the
+///   repository was opened with.
+#[async_trait]
+pub trait Repository: fmt::Debug + Send + Sync {
+    /// Its address, as messages show it: no credentials.
+    fn location(&self) -> &str;
+
+    /// Whether the object is there.
+    async fn has_object(&self, digest: &Digest) -> Result<bool>;
+
+    /// Reads an object and checks its digest.
+    async fn get_object(&self, digest: &Digest) -> Result<Object>;
+
+    /// Stores an object under its digest; an object that is there already is left, and its age
+    /// refreshed.
+    async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest>;
+
+    /// Removes an object; one that is not there is no error.
+    async fn remove_object(&self, digest: &Digest) -> Result<()>;
+
+    /// The digests of all objects whose digest starts with `prefix` (all of them where `None`),
+    /// in no particular order, each once.
+    fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>>;
+
+    /// Bytes of a payload, or `None` where it is not there.
+    ///
+    /// # Errors
+    /// `Unsupported` where the source cannot tell the size without sending the payload.
+    async fn payload_size(&self, digest: &Digest) -> Result<Option<u64>>;
+
+    /// Opens a payload at `range`. The answer may hold more and says so. A range that starts at
+    /// or beyond the end gives an empty body.
+    ///
+    /// The bytes are *not* checked against the digest: the reader does that.
+    async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload>;
+
+    /// The payload as an open local file, where it is one.
+    async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
+        let _ = digest;
+        Ok(None)
+    }
+
+    /// Stores a payload under the digest of its bytes, hashed on the way. Returns the digest and
+    /// the number of bytes. Does not store the blob object.
+    async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)>;
+
+    /// Removes a payload; one that is not there is no error.
+    async fn remove_payload(&self, digest: &Digest) -> Result<()>;
+
+    /// The digests of all payloads, in no particular order, each once.
+    fn list_payloads(&self) -> BoxStream<'_, Result<Digest>>;
+
+    /// What the folder `folder` of tags holds, sorted; `""` is the top. Empty where there is no
+    /// such folder.
+    async fn list_tags(&self, folder: &str) -> Result<Vec<TagEntry>>;
+
+    /// The history of a tag, never empty.
+    async fn read_tag(&self, name: &TagName) -> Result<TagStream>;
+
+    /// Adds a version to a tag's history at its place in the order. The parent is the caller's.
+    async fn insert_tag(&self, tag: &Tag) -> Result<()>;
+
+    /// Makes `target` the newest version of `name` in one step: reads the head, sets the parent,
+    /// and inserts, with no other writer between. Where the head's target is `target` already,
+    /// nothing is written. Returns the head.
+    async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag>;
+
+    /// Removes one version of a tag.
+    async fn remove_tag(&self, tag: &Tag) -> Result<()>;
+
+    /// Removes a tag with its whole history.
+    async fn remove_tag_stream(&self, name: &TagName) -> Result<()>;
+
+    /// Makes every deferred write visible and durable.
+    async fn publish(&self) -> Result<()> {
+        Ok(())
+    }
+}
