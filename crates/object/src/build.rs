@@ -70,15 +70,29 @@ impl DirectoryBuilder {
         // Backwards, so that reversing the whole list leaves siblings in order.
         for (name, entry) in self.entries.into_iter().rev() {
             entries.push(match entry {
-                NewEntry::Blob { object, mode, size } => {
-                    Entry { name, kind: EntryKind::Blob, object, mode, size }
-                }
-                NewEntry::Mask { mode } => {
-                    Entry { name, kind: EntryKind::Mask, object: Digest::NULL, mode, size: 0 }
-                }
+                NewEntry::Blob { object, mode, size } => Entry {
+                    name,
+                    kind: EntryKind::Blob,
+                    object,
+                    mode,
+                    size,
+                },
+                NewEntry::Mask { mode } => Entry {
+                    name,
+                    kind: EntryKind::Mask,
+                    object: Digest::NULL,
+                    mode,
+                    size: 0,
+                },
                 NewEntry::Directory { mode, contents } => {
                     let object = contents.into_tree(trees)?;
-                    Entry { name, kind: EntryKind::Tree, object, mode, size: 0 }
+                    Entry {
+                        name,
+                        kind: EntryKind::Tree,
+                        object,
+                        mode,
+                        size: 0,
+                    }
                 }
             });
         }

@@ -1,12 +1,44 @@
-//! The two encodings of an object's body behind one pair of functions.
+//! Stored objects to bytes and back, in both encodings (FORMAT.md sections 2.2 to 2.5).
+//!
+//! Decoding is total: every length and offset is checked before it is used, and no more memory
+//! is taken than a small multiple of the input. The body must be of the kind its header says.
+
+mod flat_read;
+mod flat_write;
+mod legacy;
 
 use crate::error::Result;
+use crate::header::{Encoding, Header, ObjectKind};
 use crate::object::Object;
 
-pub(crate) fn decode(_bytes: &[u8]) -> Result<Object> {
-    todo!()
+pub(crate) fn decode(bytes: &[u8]) -> Result<Object> {
+    let (header, kind, body) = Header::parse(bytes)?;
+    decode_body(header, kind, header.encoding, body)
 }
 
-pub(crate) fn encode(_object: &Object) -> Result<Vec<u8>> {
-    todo!()
+/// Decodes a body in `encoding`, which on the wire is not always the header's.
+pub(crate) fn decode_body(
+    header: Header,
+    kind: ObjectKind,
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<Object> {
+    match encoding {
+        Encoding::Legacy => legacy::decode(header, kind, body),
+        Encoding::FlatBuffers => flat_read::decode(header, kind, body),
+    }
 }
+
+pub(crate) fn encode(object: &Object) -> Result<Vec<u8>> {
+    let header = object.header();
+    let body = match header.encoding {
+        Encoding::Legacy => legacy::encode(object)?,
+        Encoding::FlatBuffers => flat_write::encode(object)?,
+    };
+    let mut bytes = header.to_bytes(object.kind()).to_vec();
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -72,14 +72,20 @@ impl FromStr for Digest {
 
     /// Strict: upper case, correct padding, zero trailing bits, exactly 32 bytes.
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = |reason| ObjectError::InvalidDigest { text: text.to_owned(), reason };
+        let invalid = |reason| ObjectError::InvalidDigest {
+            text: text.to_owned(),
+            reason,
+        };
         if text.len() != DIGEST_TEXT_LEN {
             return Err(invalid("a full digest has 56 characters"));
         }
         let bytes = BASE32
             .decode(text.as_bytes())
             .map_err(|_| invalid("not padded base32 (A-Z, 2-7, ending in ====)"))?;
-        bytes.try_into().map(Self).map_err(|_| invalid("a full digest has 32 bytes"))
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| invalid("a full digest has 32 bytes"))
     }
 }
 
@@ -149,7 +155,10 @@ impl FromStr for DigestPrefix {
     /// Accepts what SPFS accepts: base32 symbols whose number is 0, 2, 4, 5 or 7 modulo 8, with
     /// or without padding.
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = |reason| ObjectError::InvalidDigest { text: text.to_owned(), reason };
+        let invalid = |reason| ObjectError::InvalidDigest {
+            text: text.to_owned(),
+            reason,
+        };
         let symbols = text.trim_end_matches('=');
         if symbols.is_empty() {
             return Err(invalid("it is empty"));
@@ -157,7 +166,10 @@ impl FromStr for DigestPrefix {
         if symbols.len() > DIGEST_SYMBOLS {
             return Err(invalid("it is longer than a full digest"));
         }
-        if !symbols.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7')) {
+        if !symbols
+            .bytes()
+            .all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'))
+        {
             return Err(invalid("only A-Z and 2-7 are allowed"));
         }
         if matches!(symbols.len() % 8, 1 | 3 | 6) {

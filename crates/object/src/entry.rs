@@ -138,35 +138,40 @@ impl Tree {
     pub(crate) fn hash_into(&self, hasher: &mut Hasher) {
         hasher.update(&(self.entries.len() as u64).to_be_bytes());
         if self.entries.is_sorted_by(|a, b| a.name <= b.name) {
-            self.entries.iter().for_each(|entry| entry.hash_into(hasher));
+            for entry in &self.entries {
+                entry.canonical_bytes(&mut |bytes| hasher.update(bytes));
+            }
         } else {
             let mut sorted: Vec<&Entry> = self.entries.iter().collect();
             sorted.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-            sorted.into_iter().for_each(|entry| entry.hash_into(hasher));
+            for entry in sorted {
+                entry.canonical_bytes(&mut |bytes| hasher.update(bytes));
+            }
         }
     }
 }
 
 impl Entry {
-    /// The canonical bytes of an entry (FORMAT.md section 2.3), also its legacy encoding.
-    pub(crate) fn hash_into(&self, hasher: &mut Hasher) {
+    /// Gives the canonical bytes of an entry (FORMAT.md section 2.3) to `sink`, piece by piece.
+    /// They are also its legacy encoding.
+    pub(crate) fn canonical_bytes(&self, sink: &mut impl FnMut(&[u8])) {
         let kind: &[u8] = match self.kind {
             EntryKind::Blob => b"file\0",
             EntryKind::Tree => b"tree\0",
             EntryKind::Mask => b"mask\0",
         };
-        hasher.update(self.object.as_bytes());
-        hasher.update(kind);
-        hasher.update(&u64::from(self.mode).to_be_bytes());
-        hasher.update(&self.size.to_be_bytes());
-        hasher.update(self.name.as_str().as_bytes());
-        hasher.update(&[0]);
+        sink(self.object.as_bytes());
+        sink(kind);
+        sink(&u64::from(self.mode).to_be_bytes());
+        sink(&self.size.to_be_bytes());
+        sink(self.name.as_str().as_bytes());
+        sink(&[0]);
     }
 
     /// The digest of this entry alone, as SPFS's own test vectors have it.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::new();
-        self.hash_into(&mut hasher);
+        self.canonical_bytes(&mut |bytes| hasher.update(bytes));
         hasher.finish()
     }
 }

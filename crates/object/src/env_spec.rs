@@ -71,7 +71,9 @@ impl FromStr for EnvSpec {
             }),
             item => item.parse(),
         });
-        Ok(Self { items: items.collect::<Result<_>>()? })
+        Ok(Self {
+            items: items.collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -107,7 +109,10 @@ impl FromStr for Reference {
         let digest = text.parse().ok();
         match (tag, digest) {
             (Err(error), None) => Err(error),
-            (tag, digest) => Ok(Self { tag: tag.ok(), digest }),
+            (tag, digest) => Ok(Self {
+                tag: tag.ok(),
+                digest,
+            }),
         }
     }
 }

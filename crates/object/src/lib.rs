@@ -5,27 +5,23 @@
 //!
 //! The formats are described in `FORMAT.md`, which section numbers in these pages refer to.
 
-mod error;
-mod digest;
-mod header;
-mod entry;
-mod object;
-mod codec;
 mod build;
-mod merge;
-mod tag;
+mod codec;
+mod digest;
+mod entry;
 mod env_spec;
+mod error;
+mod header;
+mod merge;
+mod object;
+mod tag;
 
 pub use build::{DirectoryBuilder, NewEntry};
 pub use digest::{DIGEST_TEXT_LEN, Digest, DigestPrefix, Hasher};
-pub use entry::{
-    Entry, EntryKind, EntryName, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Tree,
-};
+pub use entry::{Entry, EntryKind, EntryName, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Tree};
 pub use env_spec::{EnvItem, EnvSpec, Reference};
 pub use error::{ObjectError, Result};
 pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
 pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
-pub use object::{
-    Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform,
-};
+pub use object::{Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform};
 pub use tag::{Tag, TagName, TagNamespace, TagSpec, TagStream};

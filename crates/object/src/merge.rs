@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::digest::Digest;
-use crate::entry::{Entry, EntryKind, S_IFDIR, S_IFMT, S_IFLNK, Tree};
+use crate::entry::{Entry, EntryKind, S_IFDIR, S_IFLNK, S_IFMT, Tree};
 use crate::error::{ObjectError, Result};
 use crate::object::Manifest;
 
@@ -31,7 +31,9 @@ pub struct MergeOptions {
 impl Default for MergeOptions {
     /// Fifty million files: about 5 GiB of table, far above any real environment.
     fn default() -> Self {
-        Self { max_nodes: 50_000_000 }
+        Self {
+            max_nodes: 50_000_000,
+        }
     }
 }
 
@@ -122,7 +124,9 @@ impl MergedTree {
     pub fn child(&self, directory: u32, name: &str) -> Option<u32> {
         let range = self.node(directory)?.children();
         let siblings = &self.nodes[range.start as usize..range.end as usize];
-        let found = siblings.binary_search_by(|node| self.name(node).cmp(name)).ok()?;
+        let found = siblings
+            .binary_search_by(|node| self.name(node).cmp(name))
+            .ok()?;
         Some(range.start + found as u32)
     }
 
@@ -162,7 +166,11 @@ struct Builder {
 
 impl Builder {
     fn new(options: MergeOptions) -> Self {
-        Self { nodes: Vec::new(), names: String::new(), options }
+        Self {
+            nodes: Vec::new(),
+            names: String::new(),
+            options,
+        }
     }
 
     fn build(mut self, layers: &[&Manifest]) -> Result<MergedTree> {
@@ -176,14 +184,23 @@ impl Builder {
             payload: Digest::NULL,
         };
         self.nodes.push(root);
-        let sources = layers.iter().map(|&manifest| (manifest, manifest.root())).collect();
-        let mut queue = VecDeque::from([Pending { position: 0, sources }]);
+        let sources = layers
+            .iter()
+            .map(|&manifest| (manifest, manifest.root()))
+            .collect();
+        let mut queue = VecDeque::from([Pending {
+            position: 0,
+            sources,
+        }]);
         while let Some(directory) = queue.pop_front() {
             self.merge_directory(&directory, &mut queue)?;
         }
         self.nodes.shrink_to_fit();
         self.names.shrink_to_fit();
-        Ok(MergedTree { nodes: self.nodes, names: self.names })
+        Ok(MergedTree {
+            nodes: self.nodes,
+            names: self.names,
+        })
     }
 
     fn merge_directory<'a>(
@@ -231,7 +248,10 @@ impl Builder {
             .iter()
             .map(|(entry, manifest)| {
                 let tree = manifest.tree(&entry.object);
-                (*manifest, tree.expect("a manifest holds every tree it names"))
+                (
+                    *manifest,
+                    tree.expect("a manifest holds every tree it names"),
+                )
             })
             .collect();
         Ok(Some(Pending { position, sources }))
@@ -241,7 +261,10 @@ impl Builder {
         let position = self.nodes.len() as u32;
         if position >= self.options.max_nodes {
             let limit = u64::from(self.options.max_nodes);
-            return Err(ObjectError::TooLarge { what: "the number of files", limit });
+            return Err(ObjectError::TooLarge {
+                what: "the number of files",
+                limit,
+            });
         }
         let is_directory = entry.kind == EntryKind::Tree;
         let permissions = entry.mode & !S_IFMT;
@@ -256,7 +279,11 @@ impl Builder {
             },
             first_child: 0,
             size: if is_directory { 0 } else { entry.size },
-            payload: if is_directory { Digest::NULL } else { entry.object },
+            payload: if is_directory {
+                Digest::NULL
+            } else {
+                entry.object
+            },
         });
         self.names.push_str(entry.name.as_str());
         Ok(position)

@@ -59,16 +59,26 @@ impl Layer {
         annotations: Vec<Annotation>,
     ) -> Result<Self> {
         if manifest.is_none() && annotations.is_empty() {
-            return Err(ObjectError::malformed("layer", "neither a manifest nor annotations"));
+            return Err(ObjectError::malformed(
+                "layer",
+                "neither a manifest nor annotations",
+            ));
         }
         let has_nul = |a: &Annotation| {
             a.key.contains('\0')
                 || matches!(&a.value, AnnotationValue::Text(text) if text.contains('\0'))
         };
         if annotations.iter().any(has_nul) {
-            return Err(ObjectError::malformed("layer", "an annotation contains a NUL"));
+            return Err(ObjectError::malformed(
+                "layer",
+                "an annotation contains a NUL",
+            ));
         }
-        Ok(Self { header, manifest, annotations })
+        Ok(Self {
+            header,
+            manifest,
+            annotations,
+        })
     }
 
     /// The header it was read with or will be written with.
@@ -138,7 +148,11 @@ impl Manifest {
             let reason = format!("the tree {} of '{}' is missing", entry.object, entry.name);
             return Err(ObjectError::malformed("manifest", reason));
         }
-        Ok(Self { header, trees, index })
+        Ok(Self {
+            header,
+            trees,
+            index,
+        })
     }
 
     /// The header it was read with or will be written with.
@@ -158,7 +172,9 @@ impl Manifest {
 
     /// The tree a directory entry names.
     pub fn tree(&self, digest: &Digest) -> Option<&Tree> {
-        self.index.get(digest).map(|&position| &self.trees[position as usize])
+        self.index
+            .get(digest)
+            .map(|&position| &self.trees[position as usize])
     }
 }
 
@@ -188,7 +204,10 @@ impl Object {
         let object = Self::decode(bytes)?;
         let actual = object.digest();
         if actual != *digest {
-            return Err(ObjectError::WrongDigest { expected: *digest, actual });
+            return Err(ObjectError::WrongDigest {
+                expected: *digest,
+                actual,
+            });
         }
         Ok(object)
     }
@@ -258,7 +277,9 @@ impl Object {
             Self::Platform(platform) => platform.layers.clone(),
         };
         let mut seen = HashSet::with_capacity(all.len());
-        all.into_iter().filter(|digest| seen.insert(*digest)).collect()
+        all.into_iter()
+            .filter(|digest| seen.insert(*digest))
+            .collect()
     }
 }
 
@@ -292,5 +313,9 @@ fn hash_layer(layer: &Layer, hasher: &mut Hasher) {
 
 fn hash_platform(platform: &Platform, hasher: &mut Hasher) {
     hasher.update(&(platform.layers.len() as u64).to_be_bytes());
-    platform.layers.iter().rev().for_each(|layer| hasher.update(layer.as_bytes()));
+    platform
+        .layers
+        .iter()
+        .rev()
+        .for_each(|layer| hasher.update(layer.as_bytes()));
 }

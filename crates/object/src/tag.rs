@@ -9,7 +9,11 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{ObjectError, Result};
 
 fn invalid(what: &'static str, text: &str, reason: &'static str) -> ObjectError {
-    ObjectError::InvalidSpec { what, text: text.to_owned(), reason }
+    ObjectError::InvalidSpec {
+        what,
+        text: text.to_owned(),
+        reason,
+    }
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -33,7 +37,9 @@ impl TagName {
 
     /// The part after the last slash.
     pub fn name(&self) -> &str {
-        self.text.rsplit_once('/').map_or(&self.text, |(_, name)| name)
+        self.text
+            .rsplit_once('/')
+            .map_or(&self.text, |(_, name)| name)
     }
 
     /// The whole name.
@@ -65,7 +71,9 @@ impl FromStr for TagName {
                 return Err(invalid("tag", text, reason));
             }
         }
-        Ok(Self { text: text.to_owned() })
+        Ok(Self {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -100,7 +108,10 @@ impl FromStr for TagSpec {
                 (name, version.ok_or_else(|| invalid("tag", text, reason))?)
             }
         };
-        Ok(Self { name: name.parse()?, version })
+        Ok(Self {
+            name: name.parse()?,
+            version,
+        })
     }
 }
 
@@ -129,7 +140,11 @@ impl FromStr for TagNamespace {
             return Err(invalid("tag namespace", text, "it must be a single name"));
         }
         let name: TagName = text.parse().map_err(|_| {
-            invalid("tag namespace", text, "only letters, digits, '-', '_' and '.' are allowed")
+            invalid(
+                "tag namespace",
+                text,
+                "only letters, digits, '-', '_' and '.' are allowed",
+            )
         })?;
         Ok(Self(name.text))
     }
@@ -154,7 +169,7 @@ impl Tag {
     /// The stored form (FORMAT.md section 4.4), whose hash is the tag's digest.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128 + self.name.as_str().len() + self.user.len());
-        let mut text = |bytes: &mut Vec<u8>, s: &str| {
+        let text = |bytes: &mut Vec<u8>, s: &str| {
             bytes.extend_from_slice(s.as_bytes());
             bytes.push(0);
         };
@@ -162,7 +177,10 @@ impl Tag {
         text(&mut bytes, self.name.name());
         bytes.extend_from_slice(self.target.as_bytes());
         text(&mut bytes, &self.user);
-        text(&mut bytes, &self.time.to_rfc3339_opts(SecondsFormat::AutoSi, false));
+        text(
+            &mut bytes,
+            &self.time.to_rfc3339_opts(SecondsFormat::AutoSi, false),
+        );
         bytes.extend_from_slice(self.parent.as_bytes());
         bytes
     }
@@ -187,7 +205,13 @@ impl Tag {
         let time = DateTime::parse_from_rfc3339(time).map_err(|error| {
             ObjectError::malformed("tag", format!("its time '{time}' is not RFC 3339: {error}"))
         })?;
-        Ok(Self { name, target, parent, user, time: time.to_utc() })
+        Ok(Self {
+            name,
+            target,
+            parent,
+            user,
+            time: time.to_utc(),
+        })
     }
 
     /// The name a later version has for this one as its parent. Unsalted.
@@ -199,15 +223,22 @@ impl Tag {
 
     /// The total order in which SPFS keeps the versions of a stream, oldest first.
     fn order(&self) -> impl Ord + '_ {
-        let Self { name, target, parent, user, time } = self;
+        let Self {
+            name,
+            target,
+            parent,
+            user,
+            time,
+        } = self;
         (*time, name.org(), name.name(), target, parent, user)
     }
 }
 
 fn take_text<'a>(rest: &mut &'a [u8], field: &str) -> Result<&'a str> {
-    let end = rest.iter().position(|&b| b == 0).ok_or_else(|| {
-        ObjectError::malformed("tag", format!("it ends within its {field}"))
-    })?;
+    let end = rest
+        .iter()
+        .position(|&b| b == 0)
+        .ok_or_else(|| ObjectError::malformed("tag", format!("it ends within its {field}")))?;
     let (text, after) = rest.split_at(end);
     *rest = &after[1..];
     std::str::from_utf8(text)
@@ -215,9 +246,9 @@ fn take_text<'a>(rest: &mut &'a [u8], field: &str) -> Result<&'a str> {
 }
 
 fn take_digest(rest: &mut &[u8], field: &str) -> Result<Digest> {
-    let (digest, after) = rest.split_first_chunk::<32>().ok_or_else(|| {
-        ObjectError::malformed("tag", format!("it ends within its {field}"))
-    })?;
+    let (digest, after) = rest
+        .split_first_chunk::<32>()
+        .ok_or_else(|| ObjectError::malformed("tag", format!("it ends within its {field}")))?;
     *rest = after;
     Ok(Digest::from_bytes(*digest))
 }
