@@ -8,7 +8,9 @@ mod error;
 mod payload;
 mod repository;
 mod ext;
+mod chain;
 
+pub use chain::{Chain, ChainOptions};
 pub use error::{Result, Source, StoreError};
 pub use ext::RepositoryExt;
 pub use payload::{Body, Payload, PutOptions};
