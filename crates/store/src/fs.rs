@@ -1,0 +1,226 @@
+//! SPFS's repository on disk (FORMAT.md section 4).
+//!
+//! Blocking file operations run on tokio's blocking threads; everything below this file is
+//! synchronous. Nothing is cached: what another process writes is seen at once.
+//!
+//! Deliberately absent: renders, durable runtimes, cleaning.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+
+use crate::error::Result;
+use crate::payload::{Body, Payload, PutOptions};
+use crate::repository::{Repository, TagEntry};
+use crate::rules;
+
+mod blocking;
+mod durable;
+mod stage;
+mod hash_store;
+mod object;
+mod payload;
+mod layout;
+mod owner;
+mod lock;
+mod tags;
+
+use blocking::run;
+use hash_store::HashStore;
+use tags::TagStore;
+
+/// How a repository on disk is opened.
+#[derive(Debug, Clone)]
+pub struct FsOptions {
+    /// The namespace whose tags are seen; `None` for those outside of any.
+    pub tag_namespace: Option<TagNamespace>,
+    /// How long to wait for a tag that another process is changing.
+    pub lock_timeout: Duration,
+}
+
+impl Default for FsOptions {
+    fn default() -> Self {
+        Self { tag_namespace: None, lock_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// A repository in a directory.
+///
+/// Dropping it removes what was deferred and never [published](Repository::publish).
+#[derive(Debug)]
+pub struct FsRepository {
+    location: String,
+    objects: Arc<HashStore>,
+    payloads: Arc<HashStore>,
+    tags: Arc<TagStore>,
+}
+
+impl FsRepository {
+    /// Opens the repository at `path`. Nothing is written, so it may be read-only.
+    ///
+    /// # Errors
+    /// There is no repository there, or one of a format that is too new.
+    pub fn open(path: &Path, options: FsOptions) -> Result<Self> {
+        Ok(Self::new(&layout::open(path)?, options))
+    }
+
+    /// Opens the repository at `path`, and makes what is missing of it, if need be all.
+    ///
+    /// # Errors
+    /// There is a file, or a repository of a format that is too new, which is left alone.
+    pub fn create(path: &Path, options: FsOptions) -> Result<Self> {
+        Ok(Self::new(&layout::create(path)?, options))
+    }
+
+    fn new(root: &Path, options: FsOptions) -> Self {
+        let FsOptions { tag_namespace, lock_timeout } = options;
+        let location = format!("file:{}", root.display());
+        let store = |path, what| Arc::new(HashStore::new(path, what, location.clone()));
+        Self {
+            objects: store(layout::objects(root), "object"),
+            payloads: store(layout::payloads(root), "payload"),
+            tags: Arc::new(TagStore::new(
+                root,
+                tag_namespace.as_ref(),
+                lock_timeout,
+                location.clone(),
+            )),
+            location,
+        }
+    }
+
+    async fn with_tags<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&TagStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tags = Arc::clone(&self.tags);
+        run(move || work(&tags)).await
+    }
+}
+
+/// Runs `work` with a store where blocking is allowed.
+async fn with<T: Send + 'static>(
+    store: &Arc<HashStore>,
+    work: impl FnOnce(&HashStore) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let store = Arc::clone(store);
+    run(move || work(&store)).await
+}
+
+/// The digests in `store`, one directory at a time.
+fn list(store: &Arc<HashStore>, prefix: Option<DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
+    let wanted = prefix.clone();
+    let shards = async move { with(store, move |store| store.shards(wanted.as_ref())).await };
+    stream::once(shards)
+        .map_ok(|shards| stream::iter(shards.into_iter().map(Ok)))
+        .try_flatten()
+        .and_then(move |shard| with(store, move |store| store.digests(&shard)))
+        .map_ok(move |mut digests| {
+            digests.retain(|digest| prefix.as_ref().is_none_or(|prefix| prefix.matches(digest)));
+            stream::iter(digests.into_iter().map(Ok))
+        })
+        .try_flatten()
+        .boxed()
+}
+
+#[async_trait]
+impl Repository for FsRepository {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    async fn has_object(&self, digest: &Digest) -> Result<bool> {
+        let digest = *digest;
+        with(&self.objects, move |store| Ok(store.size(&digest)?.is_some())).await
+    }
+
+    async fn get_object(&self, digest: &Digest) -> Result<Object> {
+        let digest = *digest;
+        with(&self.objects, move |store| object::get(store, &digest)).await
+    }
+
+    async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest> {
+        let (digest, bytes) = rules::encode(object)?;
+        with(&self.objects, move |store| object::put(store, &digest, &bytes, options.deferred))
+            .await?;
+        Ok(digest)
+    }
+
+    async fn remove_object(&self, digest: &Digest) -> Result<()> {
+        let digest = *digest;
+        with(&self.objects, move |store| store.remove(&digest)).await
+    }
+
+    fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
+        list(&self.objects, prefix.cloned())
+    }
+
+    async fn payload_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let digest = *digest;
+        with(&self.payloads, move |store| store.size(&digest)).await
+    }
+
+    async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload> {
+        payload::get(Arc::clone(&self.payloads), *digest, range).await
+    }
+
+    async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
+        let digest = *digest;
+        with(&self.payloads, move |store| store.open(&digest).map(|(file, _)| Some(file))).await
+    }
+
+    async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)> {
+        payload::put(Arc::clone(&self.payloads), body, options).await
+    }
+
+    async fn remove_payload(&self, digest: &Digest) -> Result<()> {
+        let digest = *digest;
+        with(&self.payloads, move |store| store.remove(&digest)).await
+    }
+
+    fn list_payloads(&self) -> BoxStream<'_, Result<Digest>> {
+        list(&self.payloads, None)
+    }
+
+    async fn list_tags(&self, folder: &str) -> Result<Vec<TagEntry>> {
+        let folder = rules::parse_folder(folder)?;
+        self.with_tags(move |tags| tags.list(folder.as_ref())).await
+    }
+
+    async fn read_tag(&self, name: &TagName) -> Result<TagStream> {
+        let name = name.clone();
+        self.with_tags(move |tags| tags.read(&name)).await
+    }
+
+    async fn insert_tag(&self, tag: &Tag) -> Result<()> {
+        let tag = tag.clone();
+        self.with_tags(move |tags| tags.insert(tag)).await
+    }
+
+    async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
+        let (name, target, user) = (name.clone(), *target, user.to_owned());
+        self.with_tags(move |tags| tags.push(&name, &target, &user)).await
+    }
+
+    async fn remove_tag(&self, tag: &Tag) -> Result<()> {
+        let tag = tag.clone();
+        self.with_tags(move |tags| tags.remove(&tag)).await
+    }
+
+    async fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
+        let name = name.clone();
+        self.with_tags(move |tags| tags.remove_stream(&name)).await
+    }
+
+    async fn publish(&self) -> Result<()> {
+        // Payloads first: a blob object promises that its payload is there.
+        let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
+        run(move || payloads.publish().and_then(|()| objects.publish())).await
+    }
+}

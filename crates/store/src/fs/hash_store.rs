@@ -1,0 +1,240 @@
+//! A directory of files named by their digests: `objects/` or `payloads/`.
+//!
+//! `<AA>/<54 characters>` for a file, `work/<uuid>` for one being written (FORMAT.md sections 4.1
+//! and 4.3). A file that is there is left where it is as good, and its age refreshed; where that
+//! is refused it is replaced by an equal one, so that whoever has put a file may count on a young
+//! one. Deliberately absent: what the files hold.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use farseek_object::{Digest, DigestPrefix};
+use nix::fcntl::OFlag;
+
+use super::durable::{self, Temp};
+use super::stage::Stage;
+use crate::error::{Result, StoreError};
+
+/// Characters of a digest that name its directory.
+const SHARD_LEN: usize = 2;
+
+/// Objects or payloads on disk.
+#[derive(Debug)]
+pub(super) struct HashStore {
+    root: PathBuf,
+    what: &'static str,
+    location: String,
+    /// Deferred writes. No other lock is taken while it is held.
+    stage: Mutex<Stage>,
+    /// Held for the whole of a publish: one that finds nothing to do must not return before the
+    /// one that is doing it.
+    publishing: Mutex<()>,
+}
+
+impl HashStore {
+    /// The store in `root`, of `what`s, in the repository at `location`.
+    pub(super) fn new(root: PathBuf, what: &'static str, location: String) -> Self {
+        Self {
+            root,
+            what,
+            location,
+            stage: Mutex::default(),
+            publishing: Mutex::default(),
+        }
+    }
+
+    /// Where the file of `digest` is.
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        let text = digest.to_string();
+        let (shard, rest) = text.split_at(SHARD_LEN);
+        self.root.join(shard).join(rest)
+    }
+
+    /// Bytes of the file of `digest`, where it is there.
+    pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.path(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => regular_size(&path, &metadata).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io {
+                action: "look at",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Opens the file of `digest`, which is `size` bytes long.
+    pub(super) fn open(&self, digest: &Digest) -> Result<(File, u64)> {
+        let path = self.path(digest);
+        match open_regular(&path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Err(StoreError::NotFound {
+                    what: self.what,
+                    digest: *digest,
+                    location: self.location.clone(),
+                })
+            }
+            result => result,
+        }
+    }
+
+    /// Whether a file for `digest` is there that `is_good`, given its path and size, accepts. If
+    /// so, it is as young as if it had been written now.
+    pub(super) fn reuse(
+        &self,
+        digest: &Digest,
+        is_good: impl FnOnce(&Path, u64) -> bool,
+    ) -> Result<bool> {
+        let Some(size) = self.size(digest)? else {
+            return Ok(false);
+        };
+        let path = self.path(digest);
+        Ok(is_good(&path, size) && durable::refresh(&path))
+    }
+
+    /// Whether a deferred write of `digest` waits.
+    pub(super) fn is_staged(&self, digest: &Digest) -> bool {
+        self.stage().contains(digest)
+    }
+
+    /// Begins a new file.
+    pub(super) fn begin(&self) -> Result<(Temp, File)> {
+        Temp::create_in(&self.root.join("work"))
+    }
+
+    /// Makes the complete file `temp` that of `digest`, now or at the next [`publish`].
+    ///
+    /// [`publish`]: Self::publish
+    pub(super) fn finish(
+        &self,
+        digest: &Digest,
+        mut temp: Temp,
+        file: File,
+        mode: u32,
+        deferred: bool,
+    ) -> Result<()> {
+        durable::seal(&temp, &file, mode)?;
+        if deferred {
+            self.stage().add(*digest, temp);
+            return Ok(());
+        }
+        durable::sync(&temp, &file)?;
+        drop(file);
+        let changed = self.place(digest, &mut temp)?;
+        changed
+            .iter()
+            .try_for_each(|directory| durable::sync_dir(directory))
+    }
+
+    /// Renames a file into its shard. Returns the directories to sync.
+    fn place(&self, digest: &Digest, temp: &mut Temp) -> Result<Vec<PathBuf>> {
+        let path = self.path(digest);
+        let shard = path.parent().expect("a file is in a shard");
+        let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
+        temp.place(&path)?;
+        let mut changed = vec![shard.to_path_buf()];
+        changed.extend(made.then(|| self.root.clone()));
+        Ok(changed)
+    }
+
+    /// Makes every deferred write durable, then visible, then its name durable.
+    ///
+    /// What could not be done stays for the next call, or is removed with the store.
+    pub(super) fn publish(&self) -> Result<()> {
+        let _one_at_a_time = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut batch = self.stage().take();
+        let result = self.publish_batch(&mut batch);
+        if !batch.is_empty() {
+            self.stage().put_back(batch);
+        }
+        result
+    }
+
+    fn publish_batch(&self, batch: &mut Stage) -> Result<()> {
+        durable::sync_each(&batch.paths(), &self.root)?;
+        batch.place_all(|digest, temp| self.place(digest, temp))?;
+        durable::sync_each(&batch.unsynced(), &self.root)?;
+        batch.mark_synced();
+        Ok(())
+    }
+
+    /// Removes the file of `digest`, if it is there.
+    pub(super) fn remove(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.map_err(StoreError::io("remove", path)),
+        }
+    }
+
+    /// The directories that can hold digests that start with `prefix`.
+    pub(super) fn shards(&self, prefix: Option<&DigestPrefix>) -> Result<BTreeSet<String>> {
+        match prefix.and_then(|prefix| prefix.as_str().get(..SHARD_LEN)) {
+            Some(shard) => Ok(BTreeSet::from([shard.to_owned()])),
+            None => {
+                let is_shard =
+                    |name: &String| name.len() == SHARD_LEN && name.parse::<DigestPrefix>().is_ok();
+                Ok(names_in(&self.root)?.into_iter().filter(is_shard).collect())
+            }
+        }
+    }
+
+    /// The digests in one directory. Names that are no digests are skipped, as SPFS does.
+    pub(super) fn digests(&self, shard: &str) -> Result<Vec<Digest>> {
+        let names = names_in(&self.root.join(shard))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| format!("{shard}{name}").parse().ok())
+            .collect())
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens the regular file `path`, without waiting for whatever else may be there.
+pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(StoreError::io("open", path))?;
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    let size = regular_size(path, &metadata)?;
+    Ok((file, size))
+}
+
+fn regular_size(path: &Path, metadata: &Metadata) -> Result<u64> {
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    Err(StoreError::Corrupt {
+        location: path.display().to_string(),
+        reason: "it is not a regular file".into(),
+    })
+}
+
+/// The names in a directory that are UTF-8; none where it does not exist.
+pub(super) fn names_in(path: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries.map_err(StoreError::io("list", path))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", path))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    Ok(names)
+}

@@ -1,0 +1,211 @@
+//! The lock of one tag stream: `<name>.tag.lock`, which exists while it is held.
+//!
+//! That is SPFS's protocol (FORMAT.md section 4.4), so both exclude each other. Ours also names
+//! its [`Owner`] and is held open with an advisory lock on it, which SPFS does not look at. A
+//! lock that was left behind is removed only by whoever gets that advisory lock, and only while
+//! the name still means the file that was judged: of several that find it, one removes it, and
+//! none can remove the lock that the next owner has made under the same name.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::OFlag;
+use uuid::Uuid;
+
+use super::durable;
+use super::owner::{Owner, find_process, is_stale};
+use crate::error::{Result, StoreError};
+
+/// The first wait for a lock that is held, about what a rewrite takes.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest wait between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+
+/// No owner's line is longer.
+const MAX_OWNER_BYTES: u64 = 4096;
+
+/// A lock that is held until dropped.
+#[derive(Debug)]
+pub(super) struct TagLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl TagLock {
+    /// Takes the lock `path`, waiting at most `timeout`. Missing directories above it are made.
+    pub(super) fn acquire(path: &Path, timeout: Duration) -> Result<Self> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let changed = match create(path) {
+                Ok(file) => return Self::claim(path, file),
+                Err(error) => match error.kind() {
+                    ErrorKind::AlreadyExists => remove_stale(path)?,
+                    ErrorKind::NotFound => make_parent(path)?,
+                    _ => return Err(StoreError::io("create", path)(error)),
+                },
+            };
+            if Instant::now() >= deadline {
+                return Err(held_by_other(path));
+            }
+            if !changed {
+                thread::sleep(jittered(pause));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Says in the new lock file who made it. Until then it names nobody, which is safe.
+    fn claim(path: &Path, file: File) -> Result<Self> {
+        let mut lock = Self {
+            path: path.into(),
+            file,
+        };
+        // Without it (some network file systems) the owner's line alone has to do.
+        if let Err(error) = lock.file.try_lock() {
+            tracing::debug!(path = %path.display(), %error, "no advisory lock");
+        }
+        let owner = Owner::current().map_or_else(String::new, |owner| owner.to_string());
+        lock.file
+            .write_all(owner.as_bytes())
+            .map_err(StoreError::io("write", path))?;
+        // Others only need to read it; where the umask cannot be undone, they cannot.
+        let _ = lock.file.set_permissions(Permissions::from_mode(0o644));
+        Ok(lock)
+    }
+
+    /// Fails where the lock has been taken from us: whoever did so may be writing too.
+    pub(super) fn check_held(&self) -> Result<()> {
+        match is_same(&self.path, &self.file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(held_by_other(&self.path)),
+            Err(error) => Err(StoreError::io("look at", &self.path)(error)),
+        }
+    }
+}
+
+impl Drop for TagLock {
+    fn drop(&mut self) {
+        if matches!(is_same(&self.path, &self.file), Ok(true))
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the lock");
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+}
+
+/// Makes the directory of `path`. Another process may be removing it, being empty: the caller
+/// tries again.
+fn make_parent(path: &Path) -> Result<bool> {
+    let parent = path.parent().expect("a lock is in a directory");
+    match durable::make_dirs(parent) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(StoreError::io("create", parent)(error))
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Removes the lock `path` if it has been left behind. Returns whether it is gone.
+fn remove_stale(path: &Path) -> Result<bool> {
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => return Ok(true),
+            ErrorKind::PermissionDenied => return Ok(false),
+            _ => return Err(StoreError::io("open", path)(error)),
+        },
+    };
+    if !is_left_behind(path, &file)? || file.try_lock().is_err() {
+        return Ok(false);
+    }
+    if is_same(path, &file).map_err(StoreError::io("look at", path))? {
+        tracing::warn!(path = %path.display(), "removing a lock that was left behind");
+        fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+    }
+    Ok(true)
+}
+
+fn is_left_behind(path: &Path, file: &File) -> Result<bool> {
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    if !metadata.is_file() {
+        return Err(StoreError::Corrupt {
+            location: path.display().to_string(),
+            reason: "it should be a lock file, and is no file".into(),
+        });
+    }
+    let owner = read_owner(file);
+    Ok(is_stale(
+        owner.as_ref(),
+        Owner::current().as_ref(),
+        age(&metadata),
+        find_process,
+    ))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+}
+
+fn read_owner(file: &File) -> Option<Owner> {
+    let mut text = String::new();
+    file.take(MAX_OWNER_BYTES).read_to_string(&mut text).ok()?;
+    Owner::parse(&text)
+}
+
+fn age(metadata: &fs::Metadata) -> Duration {
+    let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
+    SystemTime::now()
+        .duration_since(modified)
+        .unwrap_or_default()
+}
+
+/// Whether `path` is a name of `file` now.
+fn is_same(path: &Path, file: &File) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn held_by_other(path: &Path) -> StoreError {
+    let owner = open(path).ok().and_then(|file| read_owner(&file));
+    let age = fs::metadata(path)
+        .map(|metadata| age(&metadata))
+        .unwrap_or_default();
+    StoreError::Locked {
+        path: path.into(),
+        owner: owner.map_or_else(
+            || "a process that does not say its name".into(),
+            |owner| format!("process {} on {}", owner.pid, owner.host),
+        ),
+        age_seconds: age.as_secs(),
+    }
+}
+
+/// Between a half and the whole of `pause`, so that those who wait do not move in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = u32::from(Uuid::new_v4().as_bytes()[0]);
+    pause / 2 + pause / 2 * random / 255
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Payload files: read by position, written from a stream that is hashed on the way.
+//!
+//! No blocking thread is ever held while a stream is awaited, so any number of streams may come
+//! from the same thread pool. A payload that ends within its first batch is looked for before it
+//! is written; a longer one is written while its next batch is fetched.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farseek_object::{Digest, Hasher};
+use futures::future;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::blocking::run;
+use super::durable::{self, SHARED_FILE, Temp};
+use super::hash_store::HashStore;
+use crate::error::{Result, StoreError};
+use crate::payload::{Body, Payload, PutOptions};
+use crate::rules::clamp;
+
+/// Bytes that are read or written at a time: enough to make the change of threads cheap.
+const BATCH: u64 = 1 << 20;
+
+/// An open payload, and where it is.
+struct Source {
+    file: File,
+    path: String,
+}
+
+impl Source {
+    /// The bytes of `range`, which is within the file.
+    fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).expect("a batch fits in memory");
+        let mut bytes = vec![0; length];
+        self.file
+            .read_exact_at(&mut bytes, range.start)
+            .map_err(|source| {
+                let path = Path::new(&self.path);
+                match source.kind() {
+                    std::io::ErrorKind::UnexpectedEof => StoreError::Corrupt {
+                        location: self.path.clone(),
+                        reason: "it has become shorter while it was read".into(),
+                    },
+                    _ => StoreError::Io {
+                        action: "read",
+                        path: path.into(),
+                        source,
+                    },
+                }
+            })?;
+        Ok(bytes.into())
+    }
+}
+
+/// Opens the payload `digest` at `range`; the first batch is read at once.
+pub(super) async fn get(
+    store: Arc<HashStore>,
+    digest: Digest,
+    range: Range<u64>,
+) -> Result<Payload> {
+    let (source, size, range, first) = run(move || {
+        let (file, size) = store.open(&digest)?;
+        let source = Source {
+            file,
+            path: store.path(&digest).display().to_string(),
+        };
+        let range = clamp(range, size);
+        let first = source.read(first_batch(&range))?;
+        Ok((source, size, range, first))
+    })
+    .await?;
+    let path = source.path.clone();
+    let rest = first_batch(&range).end..range.end;
+    let body = stream::iter((!first.is_empty()).then_some(Ok(first)));
+    let body = if rest.is_empty() {
+        body.boxed()
+    } else {
+        body.chain(batches(source, rest)).boxed()
+    };
+    Ok(Payload {
+        size: Some(size),
+        range,
+        body,
+        source: path,
+    })
+}
+
+fn first_batch(range: &Range<u64>) -> Range<u64> {
+    range.start..range.end.min(range.start.saturating_add(BATCH))
+}
+
+/// The bytes of `range`, a batch at a time.
+fn batches(source: Source, range: Range<u64>) -> impl stream::Stream<Item = Result<Bytes>> {
+    let source = Arc::new(source);
+    stream::try_unfold(range, move |rest| {
+        let source = Arc::clone(&source);
+        async move {
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let batch = first_batch(&rest);
+            let rest = batch.end..rest.end;
+            let bytes = run(move || source.read(batch)).await?;
+            Ok(Some((bytes, rest)))
+        }
+    })
+}
+
+/// Some consecutive bytes of a stream.
+#[derive(Default)]
+struct Batch {
+    chunks: Vec<Bytes>,
+    size: u64,
+    is_last: bool,
+}
+
+/// Collects the next batch of `body`.
+async fn next_batch(body: &mut Body) -> Result<Batch> {
+    let mut batch = Batch::default();
+    while batch.size < BATCH {
+        let Some(chunk) = body.try_next().await? else {
+            batch.is_last = true;
+            break;
+        };
+        batch.size += chunk.len() as u64;
+        batch.chunks.push(chunk);
+    }
+    Ok(batch)
+}
+
+/// A payload being written.
+struct Writer {
+    temp: Temp,
+    file: File,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Writer {
+    fn new(store: &HashStore) -> Result<Self> {
+        let (temp, file) = store.begin()?;
+        Ok(Self {
+            temp,
+            file,
+            hasher: Hasher::new(),
+            size: 0,
+        })
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        for chunk in &batch.chunks {
+            self.hasher.update(chunk);
+            durable::write(&self.temp, &self.file, chunk)?;
+        }
+        self.size += batch.size;
+        Ok(())
+    }
+
+    fn finish(self, store: &HashStore, options: PutOptions) -> Result<(Digest, u64)> {
+        let Self {
+            temp,
+            file,
+            hasher,
+            size,
+        } = self;
+        let digest = hasher.finish();
+        if !is_there(store, &digest, size, options)? {
+            store.finish(&digest, temp, file, stored_mode(options), options.deferred)?;
+        }
+        Ok((digest, size))
+    }
+}
+
+/// Stores the bytes of `body` under their digest.
+pub(super) async fn put(
+    store: Arc<HashStore>,
+    mut body: Body,
+    options: PutOptions,
+) -> Result<(Digest, u64)> {
+    let mut batch = next_batch(&mut body).await?;
+    if batch.is_last {
+        return run(move || put_small(&store, batch, options)).await;
+    }
+    let creator = Arc::clone(&store);
+    let mut writer = run(move || Writer::new(&creator)).await?;
+    loop {
+        let is_last = batch.is_last;
+        let writing = run(move || {
+            writer.write(&batch)?;
+            Ok(writer)
+        });
+        if is_last {
+            writer = writing.await?;
+            return run(move || writer.finish(&store, options)).await;
+        }
+        (writer, batch) = future::try_join(writing, next_batch(&mut body)).await?;
+    }
+}
+
+fn put_small(store: &HashStore, batch: Batch, options: PutOptions) -> Result<(Digest, u64)> {
+    let mut hasher = Hasher::new();
+    batch.chunks.iter().for_each(|chunk| hasher.update(chunk));
+    let digest = hasher.finish();
+    if is_there(store, &digest, batch.size, options)? {
+        return Ok((digest, batch.size));
+    }
+    let writer = Writer::new(store)?;
+    for chunk in &batch.chunks {
+        durable::write(&writer.temp, &writer.file, chunk)?;
+    }
+    let Writer { temp, file, .. } = writer;
+    store.finish(&digest, temp, file, stored_mode(options), options.deferred)?;
+    Ok((digest, batch.size))
+}
+
+/// Whether the payload need not be written. One of another size is damaged, and is replaced.
+fn is_there(store: &HashStore, digest: &Digest, size: u64, options: PutOptions) -> Result<bool> {
+    Ok(store.reuse(digest, |_, found| found == size)?
+        || (options.deferred && store.is_staged(digest)))
+}
+
+/// SPFS makes a payload readable to all and keeps the rest of its file's mode, so that it can be
+/// hard-linked into renders.
+fn stored_mode(options: PutOptions) -> u32 {
+    options
+        .mode
+        .map_or(SHARED_FILE, |mode| (mode & 0o7777) | 0o444)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_readable_to_all() {
+        let mode = |mode| {
+            stored_mode(PutOptions {
+                mode,
+                deferred: false,
+            })
+        };
+        assert_eq!(mode(None), 0o666);
+        assert_eq!(mode(Some(0o100_600)), 0o644);
+        assert_eq!(mode(Some(0o104_755)), 0o4755);
+    }
+}
