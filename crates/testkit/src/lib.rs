@@ -1,5 +1,14 @@
 //! What tests need and nothing ships: a faulty static HTTP server, guards, the oracle differ.
 
+mod seed;
+mod need;
+mod child;
+pub mod mount;
+pub mod tree;
+pub mod oracle;
 mod server;
 
+pub use child::{ChildGuard, output_within, wait_until, was_killed};
+pub use need::{Need, find_program, need};
+pub use seed::Random;
 pub use server::{Fault, Request, Rule, StaticServer};
