@@ -1,0 +1,25 @@
+//! The only code that knows FUSE: the adapter of [`Vfs`](crate::Vfs), and a mount's life.
+//!
+//! The modules, bottom-up: what the kernel tells about mounts (`mountinfo`) and threads
+//! (`thread_state`), how to get a connection (`device`, `fusermount`), the requests that wait
+//! (`watch`), the answers (`adapter`), and all of it alive (`mount`).
+//!
+//! The library that speaks the protocol could mount by itself; we do it, because it unmounts
+//! whatever lies at the path when its session ends, and that may be somebody else's mount by then.
+
+mod adapter;
+mod device;
+mod error;
+mod fusermount;
+mod mount;
+mod mountinfo;
+mod options;
+mod thread_state;
+mod unmount;
+mod watch;
+
+pub use error::MountError;
+pub use mount::{Mount, Unmounter, mount};
+pub use mountinfo::{FS_TYPE, MountEntry, parse as parse_mountinfo, read as read_mountinfo};
+pub use options::MountOptions;
+pub use unmount::{Detach, unmount_path};

@@ -1,0 +1,327 @@
+//! A mount alive: from the connection to the end of the last thread.
+//!
+//! A mount ends when the kernel says so, whoever unmounted it. Until then the kernel knows it by
+//! its number and its device, and before anything is unmounted both are looked up: what lies at
+//! our path may be somebody else's by now.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use fuser::{Config, Session, SessionACL};
+use tokio::runtime::Handle as Runtime;
+
+use super::adapter::Adapter;
+use super::device::{Connection, connect};
+use super::error::MountError;
+use super::mountinfo::{self, MountEntry};
+use super::options::MountOptions;
+use super::unmount::{Detach, unmount_path};
+use super::watch::Watch;
+use crate::vfs::Vfs;
+
+/// How long a dropped mount may take to end after it was taken out of the tree, and again after
+/// its connection was cut.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the kernel lets the owner of a connection cut it.
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// Mounts `vfs` at the directory `mountpoint`.
+///
+/// Bytes that are not in memory are waited for on `runtime`, which must outlive the mount.
+///
+/// # Errors
+/// [`MountError`] says which of the things a mount needs is missing.
+pub fn mount(
+    vfs: Arc<Vfs>,
+    mountpoint: &Path,
+    options: &MountOptions,
+    runtime: Runtime,
+) -> Result<Mount, MountError> {
+    let path = mountpoint
+        .canonicalize()
+        .map_err(|error| refuse(mountpoint, error.to_string()))?;
+    if !path.is_dir() {
+        return Err(refuse(&path, "it is not a directory".to_owned()));
+    }
+    if mountinfo::has_nul(&path) {
+        return Err(refuse(&path, "its name contains a NUL".to_owned()));
+    }
+    let start = |source| MountError::Start {
+        path: path.clone(),
+        source,
+    };
+    let watch = Watch::start(options.watch_after).map_err(start)?;
+    let connection = connect(&path, options)?;
+    // From here on the mount is there, and this takes it away when anything fails.
+    let shared = Arc::new(Shared::find(path.clone())?);
+    let guard = Unmount(Arc::clone(&shared));
+    let adapter = Adapter::new(vfs, runtime, watch);
+    let session = open_session(connection, adapter, options).map_err(start)?;
+    let thread = serve(session, Arc::clone(&shared)).map_err(start)?;
+    Ok(Mount {
+        unmount: guard,
+        shared,
+        thread: Some(thread),
+    })
+}
+
+fn refuse(path: &Path, reason: String) -> MountError {
+    MountError::Mountpoint {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+/// Comes to terms with the kernel about the protocol.
+fn open_session(
+    connection: Connection,
+    adapter: Adapter,
+    options: &MountOptions,
+) -> std::io::Result<Session<Adapter>> {
+    let Connection {
+        descriptor,
+        can_clone,
+    } = connection;
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = can_clone;
+    // Who may use the mount is decided by the kernel, from the mount's own options.
+    Session::from_fd(adapter, OwnedFd::from(descriptor), SessionACL::All, config)
+}
+
+/// Serves the kernel until it says that the file system is gone.
+fn serve(session: Session<Adapter>, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("farseek-session".to_owned())
+        .spawn(move || {
+            // Also when the library panics: whoever waits for the end must see it.
+            let _end = SessionEnd(Arc::clone(&shared));
+            if let Err(error) = session.run() {
+                tracing::error!(mountpoint = %shared.mountpoint.display(), %error, "serving ended");
+                shared
+                    .state
+                    .lock()
+                    .expect("no holder of this lock panics")
+                    .failure = Some(error.to_string());
+            }
+        })
+}
+
+/// A mounted file system. Dropping it unmounts, if need be from under its users.
+pub struct Mount {
+    unmount: Unmount,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Ends a mount from elsewhere, say from where signals arrive.
+#[derive(Clone)]
+pub struct Unmounter(Arc<Shared>);
+
+struct Shared {
+    mountpoint: PathBuf,
+    /// The mount as the kernel lists it.
+    entry: MountEntry,
+    /// How the session stands.
+    state: Mutex<State>,
+    /// Told when the session has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ended: bool,
+    failure: Option<String>,
+}
+
+/// Takes the mount out of the tree when dropped, if it is still there.
+struct Unmount(Arc<Shared>);
+
+/// Marks the session as ended when dropped.
+struct SessionEnd(Arc<Shared>);
+
+impl Mount {
+    /// Where it is mounted, as an absolute path without links.
+    pub fn mountpoint(&self) -> &Path {
+        &self.shared.mountpoint
+    }
+
+    /// What can end it from elsewhere.
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter(Arc::clone(&self.shared))
+    }
+
+    /// Waits until it has been unmounted, by anyone, and its last user has let go.
+    ///
+    /// # Errors
+    /// Serving the kernel broke down.
+    pub fn wait(&self) -> Result<(), MountError> {
+        self.shared.wait(None);
+        self.shared.outcome()
+    }
+
+    /// Waits for the same, for at most `limit`. Returns whether it has ended.
+    pub fn wait_for(&self, limit: Duration) -> bool {
+        self.shared.wait(Some(limit))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.unmount.0.unmount_whatever();
+        if !self.wait_for(END_PATIENCE) {
+            self.shared.cut_connection();
+        }
+        let path = self.shared.mountpoint.display();
+        if !self.wait_for(END_PATIENCE) {
+            tracing::warn!(mountpoint = %path, "still in use: it ends with its last user");
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(mountpoint = %path, "a thread that served the kernel panicked");
+        }
+    }
+}
+
+impl Unmounter {
+    /// Where the mount is.
+    pub fn mountpoint(&self) -> &Path {
+        &self.0.mountpoint
+    }
+
+    /// Unmounts. It is no error if somebody has done so before.
+    ///
+    /// # Errors
+    /// [`MountError::Busy`] when it is in use and `detach` says to leave it then.
+    pub fn unmount(&self, detach: Detach) -> Result<(), MountError> {
+        self.0.unmount(detach)
+    }
+
+    /// Whether the mount has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.wait(Some(Duration::ZERO))
+    }
+}
+
+impl Shared {
+    /// The mount that was just made at `mountpoint`.
+    fn find(mountpoint: PathBuf) -> Result<Self, MountError> {
+        let entries = mountinfo::read()?;
+        let ours = mountinfo::topmost(&entries, &mountpoint).filter(|entry| entry.is_farseek());
+        match ours.cloned() {
+            Some(entry) => Ok(Self {
+                mountpoint,
+                entry,
+                state: Mutex::default(),
+                ended: Condvar::new(),
+            }),
+            None => {
+                let reason = "it vanished at once".to_owned();
+                Err(MountError::Refused {
+                    path: mountpoint,
+                    reason,
+                })
+            }
+        }
+    }
+
+    /// Waits for the end of the session. Returns whether it has come.
+    fn wait(&self, limit: Option<Duration>) -> bool {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        while !state.ended {
+            let Some(deadline) = deadline else {
+                state = self
+                    .ended
+                    .wait(state)
+                    .expect("no holder of this lock panics");
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.ended.wait_timeout(state, left);
+            state = waited.expect("no holder of this lock panics").0;
+        }
+        true
+    }
+
+    fn outcome(&self) -> Result<(), MountError> {
+        let state = self.state.lock().expect("no holder of this lock panics");
+        match &state.failure {
+            None => Ok(()),
+            Some(reason) => {
+                let path = self.mountpoint.clone();
+                Err(MountError::Broken {
+                    path,
+                    reason: reason.clone(),
+                })
+            }
+        }
+    }
+
+    fn unmount(&self, detach: Detach) -> Result<(), MountError> {
+        let entries = mountinfo::read()?;
+        let same =
+            |entry: &&MountEntry| entry.id == self.entry.id && entry.device == self.entry.device;
+        // Its number and device may be given to another mount once it is gone. It is gone when
+        // the session has ended well; one that broke down leaves the mount behind.
+        let ended_well = self.wait(Some(Duration::ZERO)) && self.outcome().is_ok();
+        let Some(entry) = entries.iter().find(same).filter(|_| !ended_well) else {
+            return Ok(());
+        };
+        match mountinfo::topmost(&entries, &entry.mountpoint) {
+            Some(top) if top.id == entry.id => unmount_path(&entry.mountpoint, detach),
+            _ => Err(MountError::Covered {
+                path: entry.mountpoint.clone(),
+            }),
+        }
+    }
+
+    /// Unmounts, lazily when there is no other way; a failure is only logged.
+    fn unmount_whatever(&self) {
+        let result = match self.unmount(Detach::WhenIdle) {
+            Err(MountError::Busy { .. }) => self.unmount(Detach::Lazily),
+            other => other,
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "left behind");
+        }
+    }
+
+    /// Has the kernel end every request and every use of the mount, as if we had died.
+    fn cut_connection(&self) {
+        let Some(minor) = self.entry.minor() else {
+            return;
+        };
+        let path = Path::new(CONNECTIONS).join(minor).join("abort");
+        if let Err(error) = std::fs::write(&path, "1") {
+            tracing::debug!(path = %path.display(), %error, "cannot cut a connection");
+        }
+    }
+}
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        self.0.unmount_whatever();
+    }
+}
+
+impl Drop for SessionEnd {
+    fn drop(&mut self) {
+        // A poisoned lock is no reason to leave anyone waiting.
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .ended = true;
+        self.0.ended.notify_all();
+    }
+}
