@@ -1,0 +1,377 @@
+//! One conversation with one web server: deadlines on progress, retries, redirects, and errors
+//! in words.
+//!
+//! Invariants: no wait is longer than the stall deadline counted from the last progress, pauses
+//! between attempts included; no message holds user, password or query of a URL.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, RANGE};
+use reqwest::{Method, Url, redirect};
+use tokio::time::Instant;
+
+use super::HttpOptions;
+use super::address::{Address, redacted};
+use super::answer::{Head, Meaning};
+use super::tls;
+use crate::error::{Result, StoreError};
+use crate::retry::Backoff;
+
+/// Idle connections are closed before the usual server closes them (15 s and more), so that a
+/// request seldom meets a connection that is just being closed.
+const IDLE: Duration = Duration::from_secs(12);
+
+/// Notices a peer that is gone while a connection waits.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    /// The value of `Range`.
+    pub(super) range: Option<String>,
+    /// Whether caches on the way must ask the server: for what may change.
+    pub(super) fresh: bool,
+}
+
+impl Ask {
+    pub(super) fn get(url: Url) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            range: None,
+            fresh: false,
+        }
+    }
+
+    pub(super) fn head(url: Url) -> Self {
+        Self {
+            method: Method::HEAD,
+            ..Self::get(url)
+        }
+    }
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) head: Head,
+    pub(super) response: reqwest::Response,
+    /// The URL asked for, for messages.
+    pub(super) source: String,
+}
+
+/// A small answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) head: Head,
+    pub(super) body: Bytes,
+    pub(super) source: String,
+}
+
+/// A failed attempt, and how long the server asks to be left alone.
+struct Failure {
+    error: StoreError,
+    asked: Option<Duration>,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, asked: None }
+    }
+}
+
+/// The deadline on progress, across attempts.
+struct Patience {
+    stall: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    fn new(stall: Duration) -> Self {
+        Self {
+            stall,
+            since: Instant::now(),
+        }
+    }
+
+    fn progressed(&mut self) {
+        self.since = Instant::now();
+    }
+
+    async fn wait<T>(&self, source: &str, what: impl Future<Output = T>) -> Result<T> {
+        let ends = self.since + self.stall;
+        tokio::time::timeout_at(ends, what)
+            .await
+            .map_err(|_| stalled(source, self.stall))
+    }
+}
+
+/// Which failures are tried again here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// All that may pass.
+    Always,
+    /// Only where the server says when: the reader of a payload retries the rest itself.
+    WhenTold,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    backoff: Backoff,
+    /// Differs between processes and calls, so that clients do not retry in step.
+    seed: AtomicU64,
+}
+
+impl Client {
+    pub(super) fn new(address: &Address, options: &HttpOptions) -> Result<Self> {
+        let location = address.location();
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::config(&location, address.is_https())?)
+            .user_agent(concat!("farseek/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirects(options.redirects))
+            .referer(false)
+            .connect_timeout(options.stall)
+            .pool_idle_timeout(IDLE)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_nodelay(true);
+        if address.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        let http = builder
+            .build()
+            .map_err(|error| unavailable(&location, error))?;
+        let backoff = Backoff {
+            attempts: options.attempts,
+            deadline: options.stall,
+            ..Backoff::default()
+        };
+        Ok(Self {
+            http,
+            backoff,
+            seed: AtomicU64::new(options.seed),
+        })
+    }
+
+    pub(super) fn stall(&self) -> Duration {
+        self.backoff.deadline
+    }
+
+    /// Asks, and reads the body (at most `limit` bytes); what may pass is tried again.
+    ///
+    /// Answers that say "not now" or "you may not" are errors; all others are the caller's.
+    pub(super) async fn whole(&self, ask: &Ask, limit: u64) -> Result<Whole> {
+        let mut patience = Patience::new(self.stall());
+        let mut failed = 0;
+        loop {
+            match self.try_whole(ask, limit, &mut patience).await {
+                Ok(whole) => return Ok(whole),
+                Err(failure) => {
+                    failed += 1;
+                    self.pause(failure, failed, &patience, Again::Always)
+                        .await?;
+                }
+            }
+        }
+    }
+
+    /// Asks, and leaves the body to the caller. Tried again only where the server says when.
+    pub(super) async fn open(&self, ask: &Ask) -> Result<Opened> {
+        let patience = Patience::new(self.stall());
+        let mut failed = 0;
+        loop {
+            match self.try_open(ask, &patience).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => {
+                    failed += 1;
+                    self.pause(failure, failed, &patience, Again::WhenTold)
+                        .await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until the next attempt, or gives the failure back.
+    async fn pause(
+        &self,
+        failure: Failure,
+        failed: u32,
+        patience: &Patience,
+        again: Again,
+    ) -> Result<()> {
+        let Failure { error, asked } = failure;
+        if !error.is_transient() || (again == Again::WhenTold && asked.is_none()) {
+            return Err(error);
+        }
+        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+        let elapsed = patience.since.elapsed();
+        let pause = self.backoff.pause(failed, elapsed, asked, seed);
+        let Some(pause) = pause else {
+            return Err(error);
+        };
+        tracing::debug!(%error, ?pause, "trying again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    async fn try_whole(
+        &self,
+        ask: &Ask,
+        limit: u64,
+        patience: &mut Patience,
+    ) -> Result<Whole, Failure> {
+        let Opened {
+            head,
+            mut response,
+            source,
+        } = self.try_open(ask, patience).await?;
+        patience.progressed();
+        let too_large = || StoreError::Corrupt {
+            location: source.clone(),
+            reason: format!("it holds more than {limit} bytes, the limit here"),
+        };
+        let announced = head.length.filter(|_| ask.method != Method::HEAD);
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large().into());
+        }
+        let mut body = BytesMut::new();
+        while let Some(piece) = patience
+            .wait(&source, response.chunk())
+            .await?
+            .map_err(|error| unavailable(&source, error))?
+        {
+            patience.progressed();
+            body.extend_from_slice(&piece);
+            if body.len() as u64 > limit {
+                return Err(too_large().into());
+            }
+        }
+        Ok(Whole {
+            head,
+            body: body.freeze(),
+            source,
+        })
+    }
+
+    async fn try_open(&self, ask: &Ask, patience: &Patience) -> Result<Opened, Failure> {
+        let source = redacted(&ask.url);
+        let mut request = self
+            .http
+            .request(ask.method.clone(), ask.url.clone())
+            .header(ACCEPT_ENCODING, "identity");
+        if let Some(range) = &ask.range {
+            request = request.header(RANGE, range);
+        }
+        if ask.fresh {
+            request = request.header(CACHE_CONTROL, "no-cache");
+        }
+        let response = patience
+            .wait(&source, request.send())
+            .await?
+            .map_err(|error| unavailable(&source, error))?;
+        let head = Head::new(response.status(), response.headers());
+        refusal(&head, &source)?;
+        Ok(Opened {
+            head,
+            response,
+            source,
+        })
+    }
+}
+
+/// Follows up to `limit` redirects, never from `https` to `http`.
+fn redirects(limit: usize) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
+        let was_https = attempt
+            .previous()
+            .last()
+            .is_some_and(|url| url.scheme() == "https");
+        if was_https && attempt.url().scheme() != "https" {
+            attempt.error("it redirects from https to http, which is refused")
+        } else if attempt.previous().len() > limit {
+            attempt.error(format!("it redirects more than {limit} times"))
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+/// The error of an answer that is none.
+fn refusal(head: &Head, source: &str) -> Result<(), Failure> {
+    let location = source.to_owned();
+    let said = format!("the server answered {}", head.status);
+    match head.meaning() {
+        Meaning::NotNow => Err(Failure {
+            error: StoreError::Unavailable {
+                location,
+                reason: said,
+                source: None,
+            },
+            asked: head.retry_after(),
+        }),
+        Meaning::Refused => Err(StoreError::Denied {
+            location,
+            reason: said,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+fn stalled(source: &str, stall: Duration) -> StoreError {
+    StoreError::Unavailable {
+        location: source.to_owned(),
+        reason: format!("no answer for {} s", stall.as_secs_f64()),
+        source: None,
+    }
+}
+
+/// A request or a body that failed, in words; asking again may help but for redirects.
+pub(super) fn unavailable(source: &str, error: reqwest::Error) -> StoreError {
+    let error = error.without_url();
+    let cause = root(&error).to_string();
+    let location = source.to_owned();
+    if error.is_redirect() {
+        return StoreError::Corrupt {
+            location,
+            reason: cause,
+        };
+    }
+    let reason = if error.is_connect() {
+        format!("cannot connect: {cause}")
+    } else if error.is_body() || error.is_decode() {
+        format!("the answer broke off: {cause}")
+    } else {
+        cause
+    };
+    StoreError::Unavailable {
+        location,
+        reason,
+        source: Some(error.into()),
+    }
+}
+
+/// The innermost cause: the outer ones only say that a request failed.
+fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
+}
+
+/// Waits for the next piece of a body no longer than `stall`.
+pub(super) async fn next_piece(
+    response: &mut reqwest::Response,
+    source: &str,
+    stall: Duration,
+) -> Result<Option<Bytes>> {
+    let piece = Patience::new(stall).wait(source, response.chunk()).await?;
+    piece.map_err(|error| unavailable(source, error))
+}
