@@ -2,7 +2,9 @@
 
 mod seed;
 mod need;
+mod raw;
 mod child;
+mod reader;
 pub mod mount;
 pub mod tree;
 pub mod oracle;
@@ -10,5 +12,6 @@ mod server;
 
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
 pub use need::{Need, find_program, need};
+pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
 pub use server::{Fault, Request, Rule, StaticServer};

@@ -13,7 +13,7 @@
 //! `oracle_worker` that calls [`worker`], any other program names itself in
 //! [`Options::worker_arguments`].
 //!
-//! Lowest first: `raw` (the only unsafe code), `outcome`, `catalog`, `action`, `files`, `names`,
+//! Lowest first: `outcome`, `catalog`, `action`, `files`, `names`,
 //! `structure`, `sequence`, `workers`.
 
 mod action;
@@ -21,7 +21,6 @@ mod catalog;
 mod files;
 mod names;
 mod outcome;
-mod raw;
 mod sequence;
 mod structure;
 mod workers;

@@ -18,7 +18,7 @@ use nix::unistd::{Whence, lseek, pipe, read};
 
 use super::action::{Action, Advice, Origin, PAGE};
 use super::outcome::{Outcome, errno};
-use super::raw::Mapping;
+use crate::raw::Mapping;
 
 /// What a pipe holds by default.
 const PIPE: usize = 64 << 10;

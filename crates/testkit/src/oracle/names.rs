@@ -16,7 +16,7 @@ use nix::unistd::{Whence, lseek};
 
 use super::action::{Action, Change};
 use super::outcome::{Outcome, errno};
-use super::raw::getdents;
+use crate::raw::getdents;
 
 /// A name that no tree holds.
 const ABSENT: &str = "no such name \u{2205}";

@@ -14,14 +14,14 @@ use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
 /// A mapping of a file. The file may change or fail under it: bytes only ever leave it by copy.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<libc::c_void>,
     len: usize,
 }
 
 impl Mapping {
     /// Maps `len` bytes of `file` at `offset`, a multiple of the page size.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: &File,
         offset: u64,
         len: NonZeroUsize,
@@ -38,7 +38,7 @@ impl Mapping {
     }
 
     /// Tells the kernel how the mapping will be read.
-    pub(super) fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
+    pub(crate) fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
         // SAFETY: the range is this mapping's; the advices in use change no contents.
         unsafe { madvise(self.start, self.len, advice) }
     }
@@ -46,7 +46,7 @@ impl Mapping {
     /// Copies bytes out, as far as the mapping goes.
     ///
     /// Dies of `SIGBUS` where the file has ended or cannot be read: the parent process reports it.
-    pub(super) fn read(&self, at: usize, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, at: usize, len: usize) -> Vec<u8> {
         let at = at.min(self.len);
         let mut bytes = vec![0; len.min(self.len - at)];
         // SAFETY: source and target are valid for `bytes.len()` and apart from each other.
@@ -58,7 +58,7 @@ impl Mapping {
     }
 
     /// Changes one byte of a mapping that was made writable.
-    pub(super) fn write(&mut self, at: usize, byte: u8) {
+    pub(crate) fn write(&mut self, at: usize, byte: u8) {
         assert!(at < self.len, "within the mapping");
         // SAFETY: in bounds; callers pass only mappings made with `PROT_WRITE`.
         unsafe {
@@ -79,7 +79,7 @@ impl Drop for Mapping {
 }
 
 /// Fills `buffer` with raw directory entries and returns how many bytes; 0 at the end.
-pub(super) fn getdents(directory: &File, buffer: &mut [u8]) -> nix::Result<usize> {
+pub(crate) fn getdents(directory: &File, buffer: &mut [u8]) -> nix::Result<usize> {
     let fd = directory.as_raw_fd();
     // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer.
     let read =
