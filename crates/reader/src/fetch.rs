@@ -1,0 +1,496 @@
+//! One fetch: brings the blocks it has claimed, whatever it takes, or fails them.
+//!
+//! A fetch runs in a task of its own, so a reader that goes away takes nothing from others. Its
+//! blocks wake their waiters as the body passes them. It asks again from the byte where the
+//! source broke off; a whole payload whose digest is wrong is asked for once more from the
+//! start, and none of its bytes are served.
+//!
+//! What it takes, it takes in this order, so that fetches cannot lock each other out: the
+//! payload's lane (only where the source is known to ignore ranges), a share of the budget, a
+//! permit. It waits for the lane with empty hands.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use farseek_object::Digest;
+use farseek_store::{Body, Payload};
+use futures::StreamExt;
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::answer::{Answer, judge};
+use crate::assembly::Assembly;
+use crate::block::{BlockIndex, BlockKey, Layout, PayloadId, as_len};
+use crate::error::ReadError;
+use crate::flight::Claim;
+use crate::gate::{Gate, Share};
+use crate::lane::Turn;
+use crate::shared::Shared;
+
+/// Larger payloads are hashed off the threads that serve everyone.
+const HASH_HERE_MAX: usize = 256 << 10;
+
+/// Blocks to bring, and how far it has come.
+pub(crate) struct Fetch {
+    shared: Arc<Shared>,
+    payload: PayloadId,
+    layout: Layout,
+    /// What is still owed.
+    claims: BTreeMap<BlockIndex, Claim>,
+    assembly: Assembly,
+    /// When it began, or its last byte came.
+    alive: Instant,
+    lane: Option<Turn>,
+    budget: Option<Share>,
+    failures: u32,
+    /// Whether a whole payload has come wrong before.
+    distrusted: bool,
+}
+
+/// How an attempt ended that did not fail.
+enum Ended {
+    /// Everything owed has been brought.
+    Done,
+    /// Another fetch is transferring the whole payload: its turn first.
+    Queue,
+}
+
+/// How an attempt failed.
+enum Failure {
+    /// It may go better next time; otherwise this is the error.
+    Again(ReadError),
+    /// Asking again is no use.
+    Final(ReadError),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        if error.is_transient() {
+            Self::Again(error)
+        } else {
+            Self::Final(error)
+        }
+    }
+}
+
+impl Fetch {
+    /// A fetch of the claimed blocks, which are at least one, neighbours, and in order.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        payload: PayloadId,
+        layout: Layout,
+        claims: Vec<Claim>,
+    ) -> Self {
+        let claims: BTreeMap<_, _> = claims
+            .into_iter()
+            .map(|claim| (claim.key().index, claim))
+            .collect();
+        let first = *claims
+            .keys()
+            .next()
+            .expect("a fetch has something to bring");
+        let assembly = Assembly::new(layout, first);
+        let (alive, lane, budget) = (Instant::now(), None, None);
+        let (failures, distrusted) = (0, false);
+        Self {
+            shared,
+            payload,
+            layout,
+            claims,
+            assembly,
+            alive,
+            lane,
+            budget,
+            failures,
+            distrusted,
+        }
+    }
+
+    /// Brings the blocks, or fails their waiters.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.bring().await {
+            self.give_up(&error);
+        }
+    }
+
+    async fn bring(&mut self) -> Result<(), ReadError> {
+        while !self.claims.is_empty() {
+            if self.lane.is_none() && self.queue().await? {
+                continue;
+            }
+            self.reserve().await?;
+            match self.attempt().await {
+                Ok(Ended::Done) => return Ok(()),
+                Ok(Ended::Queue) => self.let_go(),
+                Err(_) if self.claims.is_empty() => return Ok(()),
+                Err(Failure::Again(error)) => self.pause(error).await?,
+                Err(Failure::Final(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells everyone why.
+    fn give_up(&mut self, error: &ReadError) {
+        self.shared.counters.errors.add(1);
+        let digest = self.payload.digest;
+        match error {
+            ReadError::Corrupt {
+                location, reason, ..
+            } => {
+                tracing::error!(%digest, location, reason, "corrupt payload");
+            }
+            error => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(%digest, cause, "{error}");
+            }
+        }
+        for claim in std::mem::take(&mut self.claims).into_values() {
+            claim.fail(error.clone());
+        }
+    }
+
+    /// Waits for the payload's lane where it needs one; then some of the blocks may have come.
+    async fn queue(&mut self) -> Result<bool, ReadError> {
+        let Some(turn) = self.shared.lanes.turn(&self.payload) else {
+            return Ok(false);
+        };
+        self.let_go();
+        self.lane = Some(self.patiently(turn).await?);
+        self.settle();
+        Ok(true)
+    }
+
+    /// Gives the budget back, and what it pays for.
+    fn let_go(&mut self) {
+        self.assembly.restart(self.assembly.index());
+        self.budget = None;
+    }
+
+    async fn reserve(&mut self) -> Result<(), ReadError> {
+        if self.budget.is_none() {
+            let wanted = self.wanted();
+            let bytes = (wanted.end - wanted.start).max(self.layout.block_bytes());
+            self.budget = Some(self.patiently(self.gate().reserve(bytes)).await?);
+        }
+        Ok(())
+    }
+
+    /// One request, up to the end of its body.
+    async fn attempt(&mut self) -> Result<Ended, Failure> {
+        let _permit = self.patiently(self.gate().enter()).await?;
+        let wanted = self.wanted();
+        let answer = self.ask(&wanted).await?;
+        let judged = judge(self.layout.size(), &wanted, answer.size, &answer.range);
+        match judged.map_err(|reason| self.corrupt(&answer.source, reason))? {
+            Answer::Exact => {
+                if self.lane.take().is_some() {
+                    self.shared.lanes.forget(&self.payload);
+                }
+            }
+            Answer::Excess => {
+                if self.lane.is_none() {
+                    self.lane = self.shared.lanes.try_turn(&self.payload);
+                }
+                if self.lane.is_none() {
+                    return Ok(Ended::Queue);
+                }
+                self.widen(answer.range.start);
+            }
+        }
+        self.receive(answer).await?;
+        Ok(Ended::Done)
+    }
+
+    async fn ask(&mut self, wanted: &Range<u64>) -> Result<Payload, ReadError> {
+        let counters = &self.shared.counters;
+        counters.fetches.add(1);
+        counters.bytes_asked.add(wanted.end - wanted.start);
+        let digest = self.payload.digest;
+        let asking = self.shared.repository.get_payload(&digest, wanted.clone());
+        match timeout_at(self.deadline(), asking).await {
+            Ok(answer) => answer.map_err(|error| ReadError::from_store(digest, error)),
+            Err(_) => Err(self.stalled()),
+        }
+    }
+
+    /// Takes the body in, until everything owed has come; and all of a payload that the cache
+    /// has room for, if it is being sent.
+    async fn receive(&mut self, mut answer: Payload) -> Result<(), Failure> {
+        let mut at = answer.range.start;
+        let end = answer.range.end.min(self.layout.size());
+        let keep = self.shared.cache.has_room_for(self.layout.size());
+        while !self.claims.is_empty() || (keep && at < end) {
+            let Some(mut chunk) = self.chunk(&mut answer.body).await? else {
+                return self.ended(at, &answer);
+            };
+            let next = at.saturating_add(chunk.len() as u64);
+            if next > end {
+                return Err(self.overlong(&answer));
+            }
+            let skip = self
+                .assembly
+                .position()
+                .saturating_sub(at)
+                .min(chunk.len() as u64);
+            chunk.advance(as_len(skip));
+            at = next;
+            while let Some((index, block)) = self.assembly.feed(&mut chunk) {
+                if ends_unknown(&answer) && self.layout.range_of(index).end == end {
+                    self.expect_end(&mut answer).await?;
+                }
+                self.accept(index, block, keep, &answer.source).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next bytes of a body; they count as progress.
+    async fn chunk(&mut self, body: &mut Body) -> Result<Option<Bytes>, ReadError> {
+        loop {
+            consume_budget().await;
+            let Ok(next) = timeout_at(self.deadline(), body.next()).await else {
+                return Err(self.stalled());
+            };
+            let chunk = next
+                .transpose()
+                .map_err(|error| ReadError::from_store(self.payload.digest, error))?;
+            match chunk {
+                Some(chunk) if chunk.is_empty() => {
+                    if Instant::now() >= self.deadline() {
+                        return Err(self.stalled());
+                    }
+                }
+                chunk => {
+                    if let Some(chunk) = &chunk {
+                        self.alive = self.shared.pulse.beat();
+                        self.shared.counters.bytes_fetched.add(chunk.len() as u64);
+                    }
+                    return Ok(chunk);
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of a body whose length nobody has promised: only that shows that the
+    /// payload is not longer than it should be.
+    async fn expect_end(&mut self, answer: &mut Payload) -> Result<(), Failure> {
+        match self.chunk(&mut answer.body).await? {
+            None => Ok(()),
+            Some(_) => Err(self.overlong(answer)),
+        }
+    }
+
+    /// The body goes on after its end.
+    fn overlong(&self, answer: &Payload) -> Failure {
+        if ends_unknown(answer) {
+            let reason = format!("it has more than {} bytes", self.layout.size());
+            return Failure::Again(self.corrupt(&answer.source, reason));
+        }
+        let Range { start, end } = answer.range;
+        self.broken(
+            &answer.source,
+            format!("it sent more than the promised {start}..{end}"),
+        )
+    }
+
+    /// The body is over although something is owed.
+    fn ended(&self, at: u64, answer: &Payload) -> Result<(), Failure> {
+        if self.claims.is_empty() {
+            return Ok(());
+        }
+        let size = self.layout.size();
+        if ends_unknown(answer) {
+            let reason = format!("it ends after {at} of {size} bytes");
+            return Err(Failure::Again(self.corrupt(&answer.source, reason)));
+        }
+        Err(self.broken(
+            &answer.source,
+            format!("it broke off after {at} of {size} bytes"),
+        ))
+    }
+
+    /// A block has come: wakes its waiters, unless it is not what it should be.
+    async fn accept(
+        &mut self,
+        index: BlockIndex,
+        block: Bytes,
+        keep: bool,
+        location: &str,
+    ) -> Result<(), Failure> {
+        if self.layout.is_whole() && digest_of(&block).await != Some(self.payload.digest) {
+            let error = self.corrupt(location, "its bytes have another digest".to_owned());
+            self.realign();
+            let again = !std::mem::replace(&mut self.distrusted, true);
+            return Err(if again {
+                Failure::Again(error)
+            } else {
+                Failure::Final(error)
+            });
+        }
+        let owed = self.claims.contains_key(&index);
+        if owed || keep || self.shared.flights.has(&self.key(index)) {
+            self.deliver(index, block);
+        }
+        if owed {
+            self.failures = 0;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, index: BlockIndex, block: Bytes) {
+        self.shared.deliver(self.key(index), block);
+        self.claims.remove(&index);
+    }
+
+    /// Waits before the next attempt, unless there have been enough or time runs out.
+    async fn pause(&mut self, error: ReadError) -> Result<(), ReadError> {
+        self.failures += 1;
+        let retry = &self.shared.options.retry;
+        let Some(pause) = retry.pause(self.failures, self.alive.elapsed(), None, self.seed())
+        else {
+            return Err(error);
+        };
+        tracing::debug!(digest = %self.payload.digest, ?pause, "{error}: trying again");
+        sleep(pause).await;
+        self.settle();
+        if !self.claims.is_empty() {
+            self.shared.counters.retries.add(1);
+        }
+        Ok(())
+    }
+
+    /// Makes fetches that failed together come back apart.
+    fn seed(&self) -> u64 {
+        let digest = self.payload.digest.as_bytes();
+        digest.iter().fold(self.wanted().start, |seed, &byte| {
+            seed.rotate_left(8) ^ u64::from(byte)
+        })
+    }
+
+    /// Waits for a turn as long as anything comes for anybody.
+    async fn patiently<T>(&mut self, turn: impl Future<Output = T>) -> Result<T, ReadError> {
+        let mut turn = pin!(turn);
+        loop {
+            let deadline = self.deadline();
+            match timeout_at(deadline, &mut turn).await {
+                Ok(turn) => {
+                    self.alive = self.alive.max(self.shared.pulse.last());
+                    return Ok(turn);
+                }
+                Err(_) => self.alive = self.alive.max(self.shared.pulse.last()),
+            }
+            if self.deadline() <= deadline {
+                return Err(self.stalled());
+            }
+        }
+    }
+
+    /// Strikes off what others have brought meanwhile.
+    fn settle(&mut self) {
+        let Self {
+            shared,
+            payload,
+            claims,
+            ..
+        } = self;
+        claims.retain(|&index, claim| {
+            let key = BlockKey {
+                payload: *payload,
+                index,
+            };
+            if let Some(block) = shared.cache.get(&key) {
+                shared.flights.land(&key, block);
+            }
+            !claim.is_met()
+        });
+        self.realign();
+    }
+
+    /// Starts the assembly at the first block that is owed, unless it is there already.
+    fn realign(&mut self) {
+        if let Some(&first) = self.claims.keys().next()
+            && first != self.assembly.index()
+        {
+            self.assembly.restart(first);
+        }
+    }
+
+    /// Starts the assembly where a body that holds more starts, so that blocks before the first
+    /// that is owed are cut, too. Keeps half a block that the body only begins within.
+    fn widen(&mut self, start: u64) {
+        let first = self.layout.align_up(start);
+        if first <= self.layout.range_of(self.assembly.index()).start {
+            self.assembly.restart(self.layout.index_of(first));
+        }
+    }
+
+    /// From where it stopped to the end of the last block that is owed.
+    fn wanted(&self) -> Range<u64> {
+        let last = self
+            .claims
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or(self.assembly.index());
+        self.assembly.position()..self.layout.range_of(last).end
+    }
+
+    fn key(&self, index: BlockIndex) -> BlockKey {
+        BlockKey {
+            payload: self.payload,
+            index,
+        }
+    }
+
+    fn gate(&self) -> &Gate {
+        self.shared.gates.of(&self.layout)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.alive + self.shared.options.stall
+    }
+
+    fn stalled(&self) -> ReadError {
+        ReadError::Stalled {
+            digest: self.payload.digest,
+            location: self.shared.repository.location().to_owned(),
+            stall: self.shared.options.stall,
+        }
+    }
+
+    fn corrupt(&self, location: &str, reason: String) -> ReadError {
+        ReadError::Corrupt {
+            digest: self.payload.digest,
+            location: location.to_owned(),
+            reason,
+        }
+    }
+
+    fn broken(&self, location: &str, reason: String) -> Failure {
+        Failure::Again(ReadError::broken_body(
+            self.payload.digest,
+            location,
+            reason,
+        ))
+    }
+}
+
+/// Whether only the end of the body shows how long the payload is.
+fn ends_unknown(answer: &Payload) -> bool {
+    answer.size.is_none() && answer.range.end == u64::MAX
+}
+
+/// The digest of a whole payload; `None` where the runtime ends meanwhile.
+async fn digest_of(block: &Bytes) -> Option<Digest> {
+    if block.len() <= HASH_HERE_MAX {
+        return Some(Digest::of(block));
+    }
+    let block = block.clone();
+    tokio::task::spawn_blocking(move || Digest::of(&block))
+        .await
+        .ok()
+}
