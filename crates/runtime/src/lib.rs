@@ -1,1 +1,28 @@
-//! Placeholder.
+//! An environment alive on a host: from a spec to a mount that answers, and to its end.
+//!
+//! The mount point is checked, the environment resolved and merged, the file system mounted and
+//! asked a question through the kernel ([`mount()`]); then it is served until somebody unmounts
+//! it or a signal comes ([`serve()`]). [`unmount()`] and [`list_mounts`] work from the kernel's
+//! own list: no records are kept that could go stale. Deliberately absent: parsing of flags,
+//! printing, kinds of repository.
+
+pub mod daemon;
+mod environment;
+mod error;
+mod mount;
+mod mountpoint;
+mod mounts;
+mod patience;
+mod serve;
+mod unmount;
+mod users;
+
+pub use environment::load as load_environment;
+pub use error::{Result, RuntimeError};
+pub use farseek_vfs::fuse::Detach;
+pub use mount::{MountRequest, MountedEnvironment, mount};
+pub use mountpoint::{MountpointOptions, check as check_mountpoint};
+pub use mounts::{FarseekMount, list as list_mounts};
+pub use serve::{ServeOptions, serve};
+pub use unmount::unmount;
+pub use users::User;

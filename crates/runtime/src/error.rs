@@ -1,0 +1,140 @@
+//! The one error enum of this crate: each says what happened, to what, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use farseek_object::ObjectError;
+use farseek_store::StoreError;
+use farseek_vfs::fuse::MountError;
+
+use crate::users::User;
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+
+/// Why a mount cannot be made, ended, or put into the background.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The mount point cannot be used.
+    #[error("cannot mount at {}: {reason}", path.display())]
+    Mountpoint {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// One of ours is mounted there.
+    #[error(
+        "{} is already a mount of '{source_name}': unmount it first (farseek unmount)",
+        path.display()
+    )]
+    AlreadyMounted {
+        /// Where.
+        path: PathBuf,
+        /// What it is a mount of.
+        source_name: String,
+    },
+    /// A mount is there whose server is gone.
+    #[error(
+        "{} is a mount whose server has died: remove it first (farseek unmount, or fusermount3 -u)",
+        path.display()
+    )]
+    DeadMount {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file system the path leads to does not answer.
+    #[error(
+        "{} does not answer: the file system it is on hangs, or a mount on the way to it does",
+        path.display()
+    )]
+    NoAnswer {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The environment cannot be resolved.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The layers of the environment cannot be merged.
+    #[error("the layers cannot be merged")]
+    Merge(#[source] ObjectError),
+    /// Mounting or unmounting failed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Nothing is mounted there.
+    #[error("nothing is mounted at {}", path.display())]
+    NotMounted {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Something is mounted there that is not ours.
+    #[error("{} is a mount of type {fs_type}, not one of farseek's: it is left alone", path.display())]
+    NotOurs {
+        /// Where.
+        path: PathBuf,
+        /// The type of its file system.
+        fs_type: String,
+    },
+    /// The mount is in use.
+    #[error("{} is in use{}: end that first, or unmount lazily", path.display(), by(users))]
+    Busy {
+        /// Where.
+        path: PathBuf,
+        /// Who uses it, as far as we may see.
+        users: Vec<User>,
+    },
+    /// Going to the background failed.
+    #[error("cannot {action}")]
+    Daemon {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Users that a message names; the rest is counted.
+const NAMED: usize = 5;
+
+fn by(users: &[User]) -> String {
+    if users.is_empty() {
+        return String::new();
+    }
+    let named: Vec<String> = users.iter().take(NAMED).map(User::to_string).collect();
+    let more = match users.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(" by {}{more}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_mount_names_its_users() {
+        let users = (1..=7)
+            .map(|pid| User {
+                pid,
+                name: "vim".to_owned(),
+            })
+            .collect();
+        let error = RuntimeError::Busy {
+            path: "/m".into(),
+            users,
+        };
+        let text = error.to_string();
+        assert!(
+            text.starts_with("/m is in use by vim (1), vim (2)"),
+            "{text}"
+        );
+        assert!(text.contains("vim (5) and 2 more"), "{text}");
+        let error = RuntimeError::Busy {
+            path: "/m".into(),
+            users: Vec::new(),
+        };
+        assert!(error.to_string().starts_with("/m is in use: "));
+    }
+}

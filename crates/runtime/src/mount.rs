@@ -1,0 +1,136 @@
+//! An environment mounted: the floors below put together, and seen to answer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use farseek_object::{EnvSpec, MergeOptions};
+use farseek_reader::{Reader, ReaderOptions};
+use farseek_store::Repository;
+use farseek_vfs::fuse::{Mount, MountOptions};
+use farseek_vfs::{Vfs, VfsOptions};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{getgid, getuid};
+use tokio::runtime::Handle;
+use tokio::task;
+
+use crate::environment;
+use crate::error::{Result, RuntimeError};
+use crate::mountpoint::{self, MountpointOptions};
+use crate::patience::{PATIENCE, ask};
+
+/// What to mount, where and how.
+#[derive(Debug, Clone)]
+pub struct MountRequest {
+    /// The environment.
+    pub spec: EnvSpec,
+    /// The directory to mount it at.
+    pub mountpoint: PathBuf,
+    /// What the directory may be.
+    pub mountpoint_options: MountpointOptions,
+    /// Limits of the tree.
+    pub merge: MergeOptions,
+    /// Limits of the reader.
+    pub reader: ReaderOptions,
+    /// Whether other users may use it; `None` means: if we are root.
+    pub allow_other: Option<bool>,
+    /// Threads that serve the kernel; `None` means one for each CPU, up to a limit.
+    pub threads: Option<usize>,
+}
+
+impl MountRequest {
+    /// `spec` at `mountpoint`, with defaults for everything else.
+    pub fn new(spec: EnvSpec, mountpoint: impl Into<PathBuf>) -> Self {
+        Self {
+            spec,
+            mountpoint: mountpoint.into(),
+            mountpoint_options: MountpointOptions::default(),
+            merge: MergeOptions::default(),
+            reader: ReaderOptions::default(),
+            allow_other: None,
+            threads: None,
+        }
+    }
+
+    fn fuse_options(&self) -> MountOptions {
+        let defaults = MountOptions::new(&self.spec.to_string());
+        MountOptions {
+            allow_other: self.allow_other.unwrap_or_else(|| getuid().is_root()),
+            threads: self.threads.unwrap_or(defaults.threads),
+            ..defaults
+        }
+    }
+}
+
+/// A mounted environment. Dropping it unmounts.
+pub struct MountedEnvironment {
+    mount: Mount,
+    vfs: Arc<Vfs>,
+}
+
+impl MountedEnvironment {
+    /// The mount.
+    pub fn mount(&self) -> &Mount {
+        &self.mount
+    }
+
+    /// What is mounted, with its tree and its reader.
+    pub fn vfs(&self) -> &Arc<Vfs> {
+        &self.vfs
+    }
+}
+
+/// Mounts an environment, and returns when the mount answers.
+///
+/// Runs on the current tokio runtime, which serves the mount's reads and must outlive it.
+///
+/// # Errors
+/// Whatever is in the way, before anything is mounted; nothing is left behind.
+pub async fn mount(
+    repository: Arc<dyn Repository>,
+    request: MountRequest,
+) -> Result<MountedEnvironment> {
+    let (path, options) = (request.mountpoint.clone(), request.mountpoint_options);
+    let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
+    let tree = environment::load(&repository, &request.spec, request.merge).await?;
+    let runtime = Handle::current();
+    let reader = Reader::new(repository, request.reader.clone(), runtime.clone());
+    let owner = VfsOptions {
+        uid: getuid().as_raw(),
+        gid: getgid().as_raw(),
+        ..VfsOptions::default()
+    };
+    blocking(move || {
+        let vfs = Arc::new(Vfs::new(tree, reader, owner));
+        let options = request.fuse_options();
+        let mount = farseek_vfs::fuse::mount(Arc::clone(&vfs), &mountpoint, &options, runtime)?;
+        let mounted = MountedEnvironment { mount, vfs };
+        see_it_answer(&mounted)?;
+        Ok(mounted)
+    })
+    .await
+}
+
+/// Asks through the kernel: a mount that is in the list but does not work is not a success.
+fn see_it_answer(mounted: &MountedEnvironment) -> Result<()> {
+    let path = mounted.mount.mountpoint().to_owned();
+    let asked = path.clone();
+    let expected = mounted.vfs.statfs().nodes;
+    match ask(PATIENCE, move || statvfs(&asked)) {
+        None => Err(RuntimeError::NoAnswer { path }),
+        Some(Ok(answer)) if answer.files() == expected => Ok(()),
+        Some(Ok(_)) => {
+            let reason = "something else was mounted there meanwhile".to_owned();
+            Err(RuntimeError::Mountpoint { path, reason })
+        }
+        Some(Err(errno)) => {
+            let reason = format!("the new mount does not work: {}", errno.desc());
+            Err(RuntimeError::Mountpoint { path, reason })
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work)
+        .await
+        .expect("the work does not panic and is not cancelled")
+}
