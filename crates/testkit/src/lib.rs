@@ -6,6 +6,7 @@ mod raw;
 mod child;
 mod reader;
 pub mod mount;
+pub mod handmade;
 pub mod tree;
 pub mod oracle;
 mod server;

@@ -6,15 +6,15 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::child::{ChildGuard, output_within};
@@ -255,6 +255,10 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         unmount_all_below(&self.path);
+        // Their command lines name this sandbox: they were started by its test.
+        for process in processes_naming(&self.path) {
+            let _ = kill(process, Signal::SIGKILL);
+        }
         if let Some(directory) = self.directory.take() {
             let _ = directory.close();
         }
@@ -345,16 +349,19 @@ fn print_log(log: &Path) {
     );
 }
 
-/// A new file in `directory` with these bytes, for tests that build repositories by hand.
+/// Processes whose command line names `path`, which is one that no other test has.
 ///
-/// # Errors
-/// Whatever the file system says.
-pub fn place(directory: &Path, name: &Path, bytes: &[u8]) -> io::Result<()> {
-    let path = directory.join(name);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(path, bytes)
+/// # Panics
+/// `/proc` is not there.
+pub fn processes_naming(path: &Path) -> Vec<Pid> {
+    let needle = path.as_os_str().as_bytes();
+    let names = |pid: &Pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(needle.len()).any(|window| window == needle)
+    };
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).filter(names).collect()
 }
 
 #[cfg(test)]
