@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use farseek_testkit::oracle::{self, Difference, Options};
 use farseek_testkit::tree::{self, TreeOptions};
+use farseek_testkit::{Need, need};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 /// A tree and its copy.
@@ -179,6 +181,38 @@ fn a_test_that_sleeps() {
     if std::env::var_os("FARSEEK_ORACLE_WORKER").is_some() {
         std::thread::sleep(Duration::from_secs(100));
     }
+}
+
+/// A directory bound over itself, read-only; undone with the guard.
+struct ReadOnly<'a>(&'a Path);
+
+impl<'a> ReadOnly<'a> {
+    fn new(path: &'a Path) -> Self {
+        let bind = |flags| mount(Some(path), path, None::<&str>, flags, None::<&str>).unwrap();
+        bind(MsFlags::MS_BIND);
+        let guard = Self(path);
+        bind(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+        guard
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_read_only_side_is_asked_to_change_and_refuses() {
+    if !need(
+        "a_read_only_side_is_asked_to_change_and_refuses",
+        &[Need::Root],
+    ) {
+        return;
+    }
+    let pair = Pair::new(17);
+    let _read_only = ReadOnly::new(pair.right.path());
+    pair.run(3_000, true).unwrap();
 }
 
 #[test]
