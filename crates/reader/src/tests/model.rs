@@ -1,0 +1,190 @@
+//! Random reads by many tasks under random faults, against the bytes there should be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::source::{Act, BLOCK, Source, digest, let_run, options, pattern, reader, unavailable};
+use crate::error::ReadError;
+use crate::options::ReaderOptions;
+
+const SIZES: [u64; 8] = [0, 1, 700, 4096, 4097, 20_000, 37 * BLOCK + 11, 150 * BLOCK];
+const STALL: Duration = Duration::from_secs(30);
+
+/// SplitMix64 by Steele, Lea and Flood (2014): the same numbers for the same seed.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// A number below `end`, and zero if that is zero.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
+
+/// What happens to a request: mostly nothing, and never anything that gives wrong bytes of
+/// payloads that nobody can verify.
+fn act(seed: u64, nth: usize) -> Act {
+    let mut random = Random(seed ^ (nth as u64) << 32);
+    let bytes = random.below(3 * BLOCK);
+    match random.below(24) {
+        0 => Act::Break(bytes),
+        1 => Act::End(bytes),
+        2 => Act::Whole,
+        3 => Act::Endless,
+        4 => Act::WholeBreak(bytes * 8),
+        5 => Act::Late(Duration::from_millis(bytes)),
+        6 => Act::Refuse(unavailable),
+        7 => Act::Stall(bytes),
+        8 => Act::Hang,
+        9 => Act::Panic(bytes),
+        10 => Act::Overrun(bytes as usize),
+        _ => Act::Serve,
+    }
+}
+
+/// One task's reads: right, or a fault that was injected; never late.
+async fn read_some(reader: crate::reader::Reader, seed: u64) -> usize {
+    let mut random = Random(seed);
+    let mut served = 0;
+    for _ in 0..30 {
+        let size = SIZES[random.below(SIZES.len() as u64) as usize];
+        let blob = reader.open(digest(size), size);
+        let start = random.below(size + 10);
+        let end = start + random.below(12 * BLOCK);
+        let expected = pattern(start.min(size)..end.min(size));
+        if let Some(read) = blob.try_read(start..end) {
+            assert_eq!(read, expected);
+        }
+        let patience = Duration::from_millis(random.below(4) * 50);
+        if !patience.is_zero() && random.below(4) == 0 {
+            // A reader that is killed.
+            if let Ok(Ok(read)) = timeout(patience, blob.read_at(start..end)).await {
+                assert_eq!(read, expected);
+            }
+            continue;
+        }
+        let begun = Instant::now();
+        match blob.read_at(start..end).await {
+            Ok(read) => {
+                assert_eq!(read, expected);
+                served += 1;
+            }
+            Err(
+                ReadError::Stalled { .. }
+                | ReadError::Unavailable { .. }
+                | ReadError::Aborted { .. }
+                | ReadError::Corrupt { .. },
+            ) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() <= 10 * STALL, "{:?}", begun.elapsed());
+        sleep(Duration::from_millis(random.below(100))).await;
+    }
+    served
+}
+
+async fn run(seed: u64, cache_blocks: u64, max_fetches: usize) {
+    let source = Source::new(move |nth, _| act(seed, nth));
+    for size in SIZES {
+        source.add(size);
+    }
+    let reader = reader(
+        &Arc::new(source.paced(2500, Duration::from_millis(2))),
+        ReaderOptions {
+            blob_cache_max_bytes: cache_blocks * BLOCK,
+            in_flight_max_bytes: 40 * BLOCK,
+            max_fetches,
+            ..options()
+        },
+    );
+    let tasks: Vec<_> = (0..12)
+        .map(|task| tokio::spawn(read_some(reader.clone(), seed ^ task)))
+        .collect();
+    let mut served = 0;
+    for task in tasks {
+        served += task.await.unwrap();
+    }
+    assert!(served > 100, "most reads are served: {served}");
+    // What was begun for readers that are gone has its deadline, too.
+    sleep(20 * STALL).await;
+    let_run().await;
+    assert_eq!(reader.shared().flights.len(), 0);
+    assert_eq!(reader.stats().bytes_in_flight, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn reads_are_right_under_any_faults(
+        seed: u64, cache_blocks in prop_oneof![Just(0u64), 1u64..40, Just(1000)],
+        max_fetches in 1usize..20,
+    ) {
+        let runtime =
+            Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(run(seed, cache_blocks, max_fetches));
+    }
+}
+
+/// The same with threads and real time, for what only they show.
+#[test]
+fn many_threads_read_right() {
+    let source = Source::new(|nth, _| match nth % 7 {
+        3 => Act::Break(5000),
+        5 => Act::Whole,
+        _ => Act::Serve,
+    });
+    for size in SIZES {
+        source.add(size);
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
+    let options = ReaderOptions {
+        blob_cache_max_bytes: 60 * BLOCK,
+        retry: farseek_store::Backoff {
+            first: Duration::from_millis(1),
+            attempts: 50,
+            ..farseek_store::Backoff::default()
+        },
+        ..options()
+    };
+    let (reader, tasks) = runtime.block_on(async {
+        let reader = reader(&Arc::new(source), options);
+        let tasks = (0..16u64).map(|seed| {
+            let reader = reader.clone();
+            tokio::spawn(async move {
+                let mut random = Random(seed);
+                for _ in 0..150 {
+                    let size = SIZES[random.below(SIZES.len() as u64) as usize];
+                    let start = random.below(size);
+                    let end = (start + random.below(9 * BLOCK)).min(size);
+                    let read = reader.open(digest(size), size).read_at(start..end).await;
+                    assert_eq!(read.unwrap(), pattern(start..end));
+                }
+            })
+        });
+        (
+            reader.clone(),
+            futures::future::join_all(tasks.collect::<Vec<_>>()).await,
+        )
+    });
+    for task in tasks {
+        task.unwrap();
+    }
+    drop(runtime);
+    assert_eq!(reader.shared().flights.len(), 0);
+}
