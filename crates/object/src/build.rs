@@ -1,6 +1,7 @@
 //! Canonical manifests from directories (FORMAT.md section 3.2).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, btree_map};
+use std::iter::Rev;
 
 use crate::digest::Digest;
 use crate::entry::{Entry, EntryKind, EntryName, Tree};
@@ -55,8 +56,7 @@ impl DirectoryBuilder {
     ///
     /// Each tree is hashed once, on the way up; equal trees are stored once, at the first place.
     pub fn into_manifest(self, header: Header) -> Result<Manifest> {
-        let mut trees = Vec::new();
-        self.into_tree(&mut trees)?;
+        let mut trees = self.into_trees()?;
         // Trees were collected children first; the canonical order is pre-order.
         trees.reverse();
         let mut seen = HashSet::with_capacity(trees.len());
@@ -64,41 +64,75 @@ impl DirectoryBuilder {
         Manifest::new(header, unique.map(|(_, tree)| tree).collect())
     }
 
-    /// Appends the trees of this directory in reverse pre-order and returns its own digest.
-    fn into_tree(self, trees: &mut Vec<(Digest, Tree)>) -> Result<Digest> {
-        let mut entries = Vec::with_capacity(self.entries.len());
-        // Backwards, so that reversing the whole list leaves siblings in order.
-        for (name, entry) in self.entries.into_iter().rev() {
-            entries.push(match entry {
-                NewEntry::Blob { object, mode, size } => Entry {
-                    name,
-                    kind: EntryKind::Blob,
-                    object,
-                    mode,
-                    size,
-                },
-                NewEntry::Mask { mode } => Entry {
-                    name,
-                    kind: EntryKind::Mask,
-                    object: Digest::NULL,
-                    mode,
-                    size: 0,
-                },
-                NewEntry::Directory { mode, contents } => {
-                    let object = contents.into_tree(trees)?;
-                    Entry {
+    /// The trees of this directory in reverse pre-order, each with its digest. Not recursive:
+    /// directories may be nested deeper than a thread's stack.
+    fn into_trees(self) -> Result<Vec<(Digest, Tree)>> {
+        let mut trees = Vec::new();
+        let mut open = vec![OpenDirectory::new(None, self)];
+        while let Some(directory) = open.last_mut() {
+            match directory.rest.next() {
+                Some((name, NewEntry::Directory { mode, contents })) => {
+                    open.push(OpenDirectory::new(Some((name, mode)), contents));
+                }
+                Some((name, NewEntry::Blob { object, mode, size })) => {
+                    let kind = EntryKind::Blob;
+                    directory.done.push(Entry {
                         name,
-                        kind: EntryKind::Tree,
+                        kind,
+                        object,
+                        mode,
+                        size,
+                    });
+                }
+                Some((name, NewEntry::Mask { mode })) => {
+                    let (kind, object) = (EntryKind::Mask, Digest::NULL);
+                    directory.done.push(Entry {
+                        name,
+                        kind,
                         object,
                         mode,
                         size: 0,
+                    });
+                }
+                None => {
+                    let OpenDirectory { place, done, .. } = open.pop().expect("one is open");
+                    let tree = Tree::canonical(done)?;
+                    let object = tree.digest();
+                    trees.push((object, tree));
+                    if let (Some(parent), Some((name, mode))) = (open.last_mut(), place) {
+                        let kind = EntryKind::Tree;
+                        parent.done.push(Entry {
+                            name,
+                            kind,
+                            object,
+                            mode,
+                            size: 0,
+                        });
                     }
                 }
-            });
+            }
         }
-        let tree = Tree::canonical(entries)?;
-        let digest = tree.digest();
-        trees.push((digest, tree));
-        Ok(digest)
+        Ok(trees)
+    }
+}
+
+/// A directory of which some entries are done.
+struct OpenDirectory {
+    /// Its name in the directory above and its mode; the root has neither.
+    place: Option<(EntryName, u32)>,
+    /// What is still to be done: backwards, so that reversing the list of all trees leaves
+    /// siblings in order.
+    rest: Rev<btree_map::IntoIter<EntryName, NewEntry>>,
+    done: Vec<Entry>,
+}
+
+impl OpenDirectory {
+    fn new(place: Option<(EntryName, u32)>, contents: DirectoryBuilder) -> Self {
+        let done = Vec::with_capacity(contents.entries.len());
+        Self {
+            place,
+            rest: contents.entries.into_iter().rev(),
+            done,
+        }
     }
 }

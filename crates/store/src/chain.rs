@@ -272,10 +272,6 @@ impl Repository for Chain {
         self.primary().put_payload(body, options).await
     }
 
-    async fn reuse_payload(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.primary().reuse_payload(digest).await
-    }
-
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         self.primary().remove_payload(digest).await
     }

@@ -79,13 +79,6 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// the number of bytes. Does not store the blob object.
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)>;
 
-    /// The size of a payload that is about to be referred to instead of stored again, or `None`
-    /// where it has to be stored. Looks only where [`put_payload`](Self::put_payload) would store
-    /// it, and refreshes its age where the repository keeps one, so that it is not cleaned away.
-    async fn reuse_payload(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.payload_size(digest).await
-    }
-
     /// Removes a payload; one that is not there is no error.
     async fn remove_payload(&self, digest: &Digest) -> Result<()>;
 

@@ -1,0 +1,271 @@
+//! A directory on disk becomes a layer of a repository.
+//!
+//! In this order, and each step complete before the next, so that what is visible never refers to
+//! what is not: the walk (which refuses what cannot be stored before anything is written),
+//! payloads, blob objects, the manifest, the layer. Tagging it is the caller's. Whoever is stopped
+//! on the way leaves unreferenced objects at worst.
+//!
+//! Every file is read once and hashed while it is stored. A file or directory that changes
+//! between the walk and the end of the commit is an error: the layer would be a state that never
+//! was.
+//!
+//! Memory: about 200 bytes for each file, and a few MiB of contents for each unit of concurrency.
+//!
+//! The repository to give is the one to write to, or a [`Chain`](crate::Chain), which then writes
+//! to its primary.
+
+mod payloads;
+mod read;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farseek_object::{
+    Blob, Digest, DirectoryBuilder, Header, Layer, Manifest, NewEntry, Object, Tree,
+};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use self::walk::{NodeKind, Scan};
+use crate::error::{Result, StoreError};
+use crate::payload::PutOptions;
+use crate::repository::Repository;
+
+/// Trees and entries of the largest manifest that stock SPFS reads back: its FlatBuffers verifier
+/// stops at a million tables, of which two are the object's own (FORMAT.md section 2.5).
+const MAX_STOCK_ENTRIES: u64 = 999_998;
+
+/// How a directory is committed.
+#[derive(Debug, Clone)]
+pub struct CommitOptions {
+    /// The digest strategy and encoding of every object written.
+    pub header: Header,
+    /// Files, or batches of small ones, in flight at once.
+    pub concurrency: usize,
+    /// Paths to leave out, with what is below them, relative to the directory.
+    pub exclude: Vec<PathBuf>,
+}
+
+impl Default for CommitOptions {
+    fn default() -> Self {
+        // Twice the processors: while one file waits for the disk another is hashed.
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            header: Header::default(),
+            concurrency: (2 * processors).clamp(4, 32),
+            exclude: Vec::new(),
+        }
+    }
+}
+
+/// Is told how far a commit is. Called from the task that commits: be quick.
+pub trait CommitProgress: Send + Sync {
+    /// The walk is done: so many files and links, of so many bytes, are to be stored.
+    fn found(&self, files: u64, bytes: u64) {
+        let _ = (files, bytes);
+    }
+
+    /// So many *more* files and bytes have been stored.
+    fn stored(&self, files: u64, bytes: u64) {
+        let _ = (files, bytes);
+    }
+}
+
+/// Shows nothing.
+impl CommitProgress for () {}
+
+/// What a commit has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitSummary {
+    /// The layer: what to tag.
+    pub layer: Digest,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// Regular files.
+    pub files: u64,
+    /// Directories, without the root.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Whiteouts.
+    pub masks: u64,
+    /// Bytes of all files and link targets.
+    pub bytes: u64,
+    /// Payloads that no blob of the repository named before.
+    pub new_payloads: u64,
+    /// Bytes of those.
+    pub new_bytes: u64,
+    /// Whether stock SPFS is able to read the manifest.
+    pub stock_readable: bool,
+}
+
+/// Commits `directory` as a layer.
+///
+/// # Errors
+/// `Unstorable` names what cannot be stored, before anything is written, or what changed
+/// meanwhile; anything else is the repository's, or the file system's with the path.
+pub async fn commit_directory(
+    repository: Arc<dyn Repository>,
+    directory: &Path,
+    options: CommitOptions,
+    progress: &dyn CommitProgress,
+) -> Result<CommitSummary> {
+    let (root, exclude) = (directory.to_owned(), HashSet::from_iter(options.exclude));
+    let scan = Arc::new(blocking(move || walk::walk(&root, &exclude)).await?);
+    let mut summary = count(&scan);
+    progress.found(summary.files + summary.symlinks, summary.bytes);
+
+    let concurrency = options.concurrency.max(1);
+    let stored = payloads::store(&*repository, &scan, concurrency, progress).await?;
+    repository.publish().await?;
+    put_blobs(&*repository, &scan, &stored, options.header, &mut summary).await?;
+    repository.publish().await?;
+
+    let header = options.header;
+    let manifest = blocking(move || {
+        scan.check_directories()?;
+        build_manifest(&scan, &stored, header)
+    })
+    .await?;
+    summary.stock_readable = is_stock_readable(&manifest);
+    if !summary.stock_readable {
+        tracing::warn!(
+            "{} has more than {MAX_STOCK_ENTRIES} entries: stock SPFS cannot read it back",
+            directory.display()
+        );
+    }
+    let put = PutOptions::default();
+    summary.manifest = repository
+        .put_object(&Object::Manifest(manifest), put)
+        .await?;
+    let layer = Layer::new(header, Some(summary.manifest), Vec::new())
+        .map_err(|source| unencodable(directory, &source))?;
+    summary.layer = repository.put_object(&Object::Layer(layer), put).await?;
+    Ok(summary)
+}
+
+/// Runs `work` where blocking is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Unavailable {
+                location: "the commit".to_owned(),
+                reason: "the program is ending".to_owned(),
+                source: None,
+            }),
+        },
+    }
+}
+
+fn unencodable(directory: &Path, error: &farseek_object::ObjectError) -> StoreError {
+    StoreError::Unstorable {
+        path: directory.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// The part of the summary that the walk tells.
+fn count(scan: &Scan) -> CommitSummary {
+    let of = |wanted: fn(&NodeKind) -> bool| scan.positions(wanted).len() as u64;
+    CommitSummary {
+        layer: Digest::NULL,
+        manifest: Digest::NULL,
+        files: of(|kind| *kind == NodeKind::File),
+        directories: of(|kind| *kind == NodeKind::Directory) - 1,
+        symlinks: of(|kind| matches!(kind, NodeKind::Symlink(_))),
+        masks: of(|kind| *kind == NodeKind::Mask),
+        bytes: scan.nodes.iter().map(walk::Node::payload_size).sum(),
+        new_payloads: 0,
+        new_bytes: 0,
+        stock_readable: true,
+    }
+}
+
+/// Stores the blob object of each payload once, deferred, and counts those that are new.
+async fn put_blobs(
+    repository: &dyn Repository,
+    scan: &Scan,
+    stored: &[(u32, Digest)],
+    header: Header,
+    summary: &mut CommitSummary,
+) -> Result<()> {
+    let blobs: HashMap<Digest, u64> = stored
+        .iter()
+        .map(|&(at, digest)| (digest, scan.nodes[at as usize].payload_size()))
+        .collect();
+    let puts = blobs.into_iter().map(|(payload, size)| async move {
+        let known = repository.has_object(&payload).await?;
+        let blob = Object::Blob(Blob {
+            header,
+            payload,
+            size,
+        });
+        // One that is there is put as well: that refreshes its age.
+        let put = PutOptions {
+            deferred: true,
+            ..PutOptions::default()
+        };
+        repository.put_object(&blob, put).await?;
+        Ok::<_, StoreError>((known, size))
+    });
+    let put: Vec<(bool, u64)> = stream::iter(puts)
+        .buffer_unordered(BLOBS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    for (_, size) in put.into_iter().filter(|(known, _)| !known) {
+        summary.new_payloads += 1;
+        summary.new_bytes += size;
+    }
+    Ok(())
+}
+
+/// Blob objects are small: many in flight hide the way to them.
+const BLOBS_IN_FLIGHT: usize = 32;
+
+/// The canonical manifest of the walked directory.
+fn build_manifest(scan: &Scan, stored: &[(u32, Digest)], header: Header) -> Result<Manifest> {
+    let digests: HashMap<u32, Digest> = stored.iter().copied().collect();
+    let mut open: HashMap<u32, DirectoryBuilder> = HashMap::new();
+    // Backwards, so that a directory is complete when its own entry is made.
+    for (at, node) in scan.nodes.iter().enumerate().rev() {
+        let at = at as u32;
+        let Some(name) = node.name.clone() else {
+            continue;
+        };
+        let mode = node.mode;
+        let entry = match node.kind {
+            NodeKind::Mask => NewEntry::Mask { mode },
+            NodeKind::Directory => NewEntry::Directory {
+                mode,
+                contents: open.remove(&at).unwrap_or_default(),
+            },
+            NodeKind::File | NodeKind::Symlink(_) => {
+                let object = digests[&at];
+                NewEntry::Blob {
+                    object,
+                    mode,
+                    size: node.payload_size(),
+                }
+            }
+        };
+        open.entry(node.parent).or_default().insert(name, entry);
+    }
+    let root = open.remove(&0).unwrap_or_default();
+    root.into_manifest(header)
+        .map_err(|error| unencodable(&scan.path(0), &error))
+}
+
+fn is_stock_readable(manifest: &Manifest) -> bool {
+    let entries = manifest
+        .trees()
+        .iter()
+        .map(Tree::entries)
+        .map(<[_]>::len)
+        .sum::<usize>();
+    (manifest.trees().len() + entries) as u64 <= MAX_STOCK_ENTRIES
+}

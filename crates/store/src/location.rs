@@ -1,0 +1,175 @@
+//! Where a repository is, as a person or a configuration writes it (FORMAT.md section 7).
+//!
+//! | written | meaning |
+//! |---|---|
+//! | `/path`, `./path`, `a/path` | a directory, as it stands |
+//! | `file:/path`, `file:///path` | a directory, percent-decoded |
+//! | `http://host/path`, `https://…` | the same directory behind a web server |
+//!
+//! Parameters follow `?` and are joined by `&`: `create` and `lazy` (`true` or `false`) and
+//! `tag_namespace`. A path that is written without `file:` may itself contain `?`: what follows
+//! one is taken as parameters only where it begins with the name of a parameter and `=`.
+//!
+//! Opening asks a remote for nothing, so one that is offline does not stand in the way of those
+//! that are not; opening a directory looks at the directory. `lazy` is understood and changes
+//! nothing for a directory that is there: to open it costs next to nothing.
+//!
+//! Deliberately absent: names of configured remotes (the command line looks them up first), and
+//! kinds of repository that are not built yet, which are refused by name.
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farseek_object::TagNamespace;
+use url::Url;
+
+use crate::error::{Result, StoreError};
+use crate::fs::{FsOptions, FsRepository};
+use crate::http::{HttpOptions, HttpRepository};
+use crate::repository::Repository;
+
+/// The address of a repository, parsed.
+///
+/// Its `Display` form holds no credentials and is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    place: Place,
+    create: bool,
+    lazy: bool,
+    tag_namespace: Option<TagNamespace>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Web(Url),
+}
+
+/// How any kind of repository is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions {
+    /// How long a remote may make no progress before a call fails.
+    pub stall: Duration,
+    /// How long to wait for a tag that another process is changing.
+    pub lock_timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            stall: HttpOptions::default().stall,
+            lock_timeout: FsOptions::default().lock_timeout,
+        }
+    }
+}
+
+impl Location {
+    /// The directory at `path`, whatever characters it is made of.
+    pub fn directory(path: impl Into<PathBuf>) -> Self {
+        Self {
+            place: Place::Directory(path.into()),
+            create: false,
+            lazy: false,
+            tag_namespace: None,
+        }
+    }
+
+    /// The directory, where it is one on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(path) => Some(path),
+            Place::Web(_) => None,
+        }
+    }
+
+    /// The namespace whose tags are meant.
+    pub fn tag_namespace(&self) -> Option<&TagNamespace> {
+        self.tag_namespace.as_ref()
+    }
+
+    /// Whether a directory that is not there is to be made.
+    pub fn create(&self) -> bool {
+        self.create
+    }
+
+    /// The same place, to be made if it is not there.
+    #[must_use]
+    pub fn with_create(self, create: bool) -> Self {
+        Self { create, ..self }
+    }
+
+    /// The same place, with the tags of a namespace.
+    #[must_use]
+    pub fn with_tag_namespace(self, tag_namespace: Option<TagNamespace>) -> Self {
+        Self {
+            tag_namespace,
+            ..self
+        }
+    }
+
+    fn open_directory(&self, path: &Path, options: &OpenOptions) -> Result<FsRepository> {
+        let fs = FsOptions {
+            tag_namespace: self.tag_namespace.clone(),
+            lock_timeout: options.lock_timeout,
+        };
+        match self.create {
+            true => FsRepository::create(path, fs),
+            false => FsRepository::open(path, fs),
+        }
+    }
+
+    fn open_web(&self, url: &Url, options: &OpenOptions) -> Result<HttpRepository> {
+        let http = HttpOptions {
+            stall: options.stall,
+            namespace: self.tag_namespace.clone(),
+            ..HttpOptions::default()
+        };
+        HttpRepository::open(url.clone(), http)
+    }
+}
+
+impl FromStr for Location {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse::parse(text).map_err(|reason| StoreError::Invalid {
+            what: "repository address",
+            text: parse::without_credentials(text),
+            reason,
+        })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Directory(path) => path.display().fmt(f),
+            Place::Web(url) => f.write_str(&parse::without_credentials(url.as_str())),
+        }
+    }
+}
+
+/// Opens the repository at `location`.
+///
+/// # Errors
+/// What is wrong with a directory, by its path. Nothing is asked of a remote.
+pub async fn open(location: &Location, options: &OpenOptions) -> Result<Arc<dyn Repository>> {
+    match &location.place {
+        Place::Web(url) => Ok(Arc::new(location.open_web(url, options)?)),
+        Place::Directory(_) => {
+            let (location, options) = (location.clone(), *options);
+            let opened = crate::commit::blocking(move || {
+                let path = location.path().expect("the place is a directory");
+                location.open_directory(path, &options)
+            });
+            Ok(Arc::new(opened.await?))
+        }
+    }
+}

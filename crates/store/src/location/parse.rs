@@ -1,0 +1,186 @@
+//! From text to a [`Location`]: pure.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use url::{Url, form_urlencoded};
+
+use super::{Location, Place};
+
+/// What may follow `?`.
+const PARAMETERS: [&str; 3] = ["create", "lazy", "tag_namespace"];
+
+/// Names that differ in at most this many places are worth suggesting.
+const MAX_DISTANCE: usize = 3;
+
+/// Parses an address, or says in words what is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Location, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.contains('\0') {
+        return Err("it contains a NUL".to_owned());
+    }
+    match split_scheme(text) {
+        Some((scheme, rest)) => parse_scheme(&scheme, rest, text),
+        None => parse_path(text),
+    }
+}
+
+/// The scheme in lower case and what follows its colon, where there is one.
+fn split_scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let mut bytes = scheme.bytes();
+    let is_scheme = bytes.next().is_some_and(|b| b.is_ascii_alphabetic())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    is_scheme.then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+fn parse_scheme(scheme: &str, rest: &str, text: &str) -> Result<Location, String> {
+    let later = |what: &str| Err(format!("{what} repositories are not supported yet"));
+    match scheme {
+        "file" => parse_file(rest),
+        "http" | "https" => parse_web(text),
+        "tar" => later("tar"),
+        "grpc" | "http2" => later("gRPC"),
+        "proxy" => later("proxy"),
+        "fallback" => later("fallback"),
+        "s3" | "gs" | "az" => later("object-store"),
+        _ => Err(format!(
+            "there is no kind of repository called '{scheme}': it may be file, http or https \
+             (write ./ before the name of a directory)"
+        )),
+    }
+}
+
+/// A path as it stands.
+fn parse_path(text: &str) -> Result<Location, String> {
+    if !text.contains('/') && !matches!(text, "." | "..") {
+        return Err(format!(
+            "it is neither a URL nor a path: write ./{text} for a directory"
+        ));
+    }
+    let parameters = text.rsplit_once('?').filter(|(_, parameters)| {
+        let name = parameters.split_once('=').map(|(name, _)| name);
+        name.is_some_and(|name| PARAMETERS.contains(&name))
+    });
+    match parameters {
+        None => Ok(Location::directory(text)),
+        Some((path, parameters)) => with_parameters(Location::directory(path), parameters),
+    }
+}
+
+/// What follows `file:`.
+fn parse_file(rest: &str) -> Result<Location, String> {
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = match path.strip_prefix("//") {
+        None => path,
+        Some(authority) => {
+            let at = authority.find('/').unwrap_or(authority.len());
+            let (host, path) = authority.split_at(at);
+            if !matches!(host, "" | "localhost") {
+                return Err(format!(
+                    "'{host}' is taken for a host: write file:/{authority}"
+                ));
+            }
+            path
+        }
+    };
+    if path.is_empty() {
+        return Err("it has no path".to_owned());
+    }
+    let path = OsString::from_vec(percent_decode(path.as_bytes()));
+    if path.as_encoded_bytes().contains(&0) {
+        return Err("its path contains a NUL".to_owned());
+    }
+    with_parameters(Location::directory(path), parameters)
+}
+
+fn parse_web(text: &str) -> Result<Location, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    let parameters = url.query().unwrap_or_default().to_owned();
+    url.set_query(None);
+    url.set_fragment(None);
+    let place = Place::Web(url);
+    let location = Location {
+        place,
+        create: false,
+        lazy: false,
+        tag_namespace: None,
+    };
+    let location = with_parameters(location, &parameters)?;
+    if location.create {
+        return Err("a repository cannot be created through a web server".to_owned());
+    }
+    Ok(location)
+}
+
+fn with_parameters(mut location: Location, parameters: &str) -> Result<Location, String> {
+    for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
+        match &*name {
+            "create" => location.create = parse_bool(&name, &value)?,
+            "lazy" => location.lazy = parse_bool(&name, &value)?,
+            "tag_namespace" => {
+                let namespace = value.parse();
+                location.tag_namespace =
+                    Some(namespace.map_err(|e: farseek_object::ObjectError| e.to_string())?);
+            }
+            "when" => return Err("views at a time (when=) are not supported yet".to_owned()),
+            name => return Err(unknown_parameter(name)),
+        }
+    }
+    Ok(location)
+}
+
+fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{name} is true or false, not '{value}'"))
+}
+
+fn unknown_parameter(name: &str) -> String {
+    let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+    let nearest = PARAMETERS.iter().min_by_key(|known| distance(known));
+    match nearest.filter(|known| distance(known) <= MAX_DISTANCE) {
+        Some(nearest) => format!("unknown parameter '{name}': did you mean '{nearest}'?"),
+        None => format!(
+            "unknown parameter '{name}': there are {}",
+            PARAMETERS.join(", ")
+        ),
+    }
+}
+
+/// Decodes `%41` and the like. A `%` that does not begin one stands for itself, for SPFS writes
+/// addresses without encoding.
+fn percent_decode(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = match after {
+            [high, low, ..] if byte == b'%' => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        decoded.push(code.map_or(byte, |(high, low)| high << 4 | low));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|value| value as u8)
+}
+
+/// `text` without what stands between `//` and `@` in the authority of a URL.
+pub(super) fn without_credentials(text: &str) -> String {
+    let Some(start) = text.find("://").map(|at| at + 3) else {
+        return text.to_owned();
+    };
+    let authority = text[start..]
+        .split(['/', '?', '#'])
+        .next()
+        .unwrap_or_default();
+    match authority.rfind('@') {
+        None => text.to_owned(),
+        Some(at) => format!("{}{}", &text[..start], &text[start + at + 1..]),
+    }
+}

@@ -1,0 +1,153 @@
+use super::*;
+
+fn parse(text: &str) -> Location {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn reason(text: &str) -> String {
+    text.parse::<Location>().expect_err(text).to_string()
+}
+
+#[test]
+fn directories_by_path_and_by_url() {
+    for (text, path) in [
+        ("/a/b", "/a/b"),
+        ("./a", "./a"),
+        (".", "."),
+        ("a/b", "a/b"),
+        ("/a b%20c", "/a b%20c"),
+        ("/what?/x", "/what?/x"),
+        ("/a:b", "/a:b"),
+        ("file:/a/b", "/a/b"),
+        ("file:///a/b", "/a/b"),
+        ("FILE:/a", "/a"),
+        ("file://localhost/a", "/a"),
+        ("file:a/b", "a/b"),
+        ("file:/a%20b", "/a b"),
+        ("file:/100%", "/100%"),
+        ("file:/%zz%4", "/%zz%4"),
+        ("file:/%E6%97%A5", "/\u{65e5}"),
+    ] {
+        assert_eq!(parse(text), Location::directory(path), "{text}");
+    }
+}
+
+#[test]
+fn a_path_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let path = parse("file:/%FF");
+    assert_eq!(
+        path.path().expect("a path").as_os_str().as_bytes(),
+        b"/\xff"
+    );
+}
+
+#[test]
+fn parameters() {
+    let namespace: TagNamespace = "vfx".parse().expect("a namespace");
+    let made = Location::directory("/a b").with_create(true);
+    assert_eq!(parse("file:/a%20b?create=true&lazy=false"), made);
+    assert_eq!(parse("/a b?create=true"), made);
+    let spaced = Location::directory("/a").with_tag_namespace(Some(namespace.clone()));
+    assert_eq!(parse("file:/a?tag_namespace=vfx"), spaced);
+    let web = parse("https://host/a?tag_namespace=vfx");
+    assert_eq!(web.tag_namespace(), Some(&namespace));
+    assert_eq!(web.to_string(), "https://host/a");
+    assert!(web.path().is_none());
+    assert!(reason("file:/a?tag_namespace=a/b").contains("single name"));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    for (text, expected) in [
+        ("", "it is empty"),
+        ("origin", "write ./origin for a directory"),
+        ("file:", "it has no path"),
+        ("file:/a%00b", "NUL"),
+        (
+            "file://host/a",
+            "'host' is taken for a host: write file:/host/a",
+        ),
+        ("file:/a?creat=true", "did you mean 'create'?"),
+        ("file:/a?tagnamespace=x", "did you mean 'tag_namespace'?"),
+        (
+            "file:/a?something=x",
+            "there are create, lazy, tag_namespace",
+        ),
+        ("file:/a?create=yes", "create is true or false, not 'yes'"),
+        ("file:/a?when=~1d", "not supported yet"),
+        ("http://", "empty host"),
+        ("http://h/a?create=true", "cannot be created"),
+        ("tar:/a.tar", "tar repositories are not supported yet"),
+        ("grpc://h:1", "gRPC repositories are not supported yet"),
+        ("http2://h:1", "gRPC repositories are not supported yet"),
+        (
+            "proxy:?primary=a",
+            "proxy repositories are not supported yet",
+        ),
+        (
+            "fallback:?primary=a",
+            "fallback repositories are not supported yet",
+        ),
+        (
+            "s3://bucket/x",
+            "object-store repositories are not supported yet",
+        ),
+        ("ftp://h/x", "no kind of repository called 'ftp'"),
+    ] {
+        let said = reason(text);
+        assert!(said.contains(expected), "{text}: {said}");
+    }
+}
+
+#[test]
+fn credentials_are_never_shown() {
+    assert_eq!(
+        parse("http://user:secret@host/a").to_string(),
+        "http://host/a"
+    );
+    for text in [
+        "http://user:secret@host/a?x=1",
+        "s3://user:secret@host",
+        "x://u:secret@[::1/",
+    ] {
+        assert!(!reason(text).contains("secret"), "{}", reason(text));
+    }
+}
+
+#[tokio::test]
+async fn opening_a_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a repository");
+    let location = Location::directory(&path);
+    let missing = open(&location, &OpenOptions::default())
+        .await
+        .expect_err("not there");
+    assert!(missing.to_string().contains("a repository"), "{missing}");
+    let made = open(&location.with_create(true), &OpenOptions::default())
+        .await
+        .expect("made");
+    assert!(
+        !made
+            .has_object(&farseek_object::Digest::EMPTY)
+            .await
+            .expect("an answer")
+    );
+    let encoded = format!("file:{}/a%20repository", dir.path().display());
+    open(&parse(&encoded), &OpenOptions::default())
+        .await
+        .expect("opened");
+}
+
+#[tokio::test]
+async fn opening_a_remote_asks_it_nothing() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a mode");
+    let url = format!("http://{}/repo", listener.local_addr().expect("an address"));
+    open(&parse(&url), &OpenOptions::default())
+        .await
+        .expect("opened");
+    let asked = listener.accept().expect_err("nobody asks");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
