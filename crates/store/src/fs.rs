@@ -22,6 +22,7 @@ use crate::rules;
 
 mod blocking;
 mod durable;
+mod file;
 mod stage;
 mod hash_store;
 mod object;

@@ -6,16 +6,15 @@
 //! one. Deliberately absent: what the files hold.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farseek_object::{Digest, DigestPrefix};
-use nix::fcntl::OFlag;
 
 use super::durable::{self, Temp};
+use super::file::{names_in, open_regular, regular_size};
 use super::stage::Stage;
 use crate::error::{Result, StoreError};
 
@@ -199,42 +198,4 @@ impl HashStore {
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Opens the regular file `path`, without waiting for whatever else may be there.
-pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(StoreError::io("open", path))?;
-    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
-    let size = regular_size(path, &metadata)?;
-    Ok((file, size))
-}
-
-fn regular_size(path: &Path, metadata: &Metadata) -> Result<u64> {
-    if metadata.is_file() {
-        return Ok(metadata.len());
-    }
-    Err(StoreError::Corrupt {
-        location: path.display().to_string(),
-        reason: "it is not a regular file".into(),
-    })
-}
-
-/// The names in a directory that are UTF-8; none where it does not exist.
-pub(super) fn names_in(path: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        entries => entries.map_err(StoreError::io("list", path))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io("list", path))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    Ok(names)
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::fcntl::OFlag;
 use uuid::Uuid;
 
-use super::durable;
+use super::durable::{self, SHARED_FILE};
 use super::owner::{Owner, find_process, is_stale};
 use crate::error::{Result, StoreError};
 
@@ -74,8 +74,13 @@ impl TagLock {
         lock.file
             .write_all(owner.as_bytes())
             .map_err(StoreError::io("write", path))?;
-        // Others only need to read it; where the umask cannot be undone, they cannot.
-        let _ = lock.file.set_permissions(Permissions::from_mode(0o644));
+        // So that others can tell when it has been left behind; best effort, as it is made by now.
+        if let Err(error) = lock
+            .file
+            .set_permissions(Permissions::from_mode(SHARED_FILE))
+        {
+            tracing::debug!(path = %path.display(), %error, "lock stays less shared");
+        }
         Ok(lock)
     }
 
@@ -156,11 +161,22 @@ fn is_left_behind(path: &Path, file: &File) -> Result<bool> {
     ))
 }
 
+/// For writing where that is allowed: network file systems give advisory locks to writers only.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
+    use ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    match options.clone().write(true).open(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                IsADirectory | PermissionDenied | ReadOnlyFilesystem
+            ) =>
+        {
+            options.open(path)
+        }
+        result => result,
+    }
 }
 
 fn read_owner(file: &File) -> Option<Owner> {

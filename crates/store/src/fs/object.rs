@@ -5,7 +5,7 @@ use std::io::Read;
 use farseek_object::{Digest, Object, ObjectError};
 
 use super::durable::{self, SHARED_FILE};
-use super::hash_store::{HashStore, open_regular};
+use super::hash_store::HashStore;
 use crate::error::{Result, StoreError};
 
 /// No object is larger: a FlatBuffer's offsets reach no further.
@@ -43,28 +43,4 @@ pub(super) fn put(store: &HashStore, digest: &Digest, bytes: &[u8], deferred: bo
     let (temp, file) = store.begin()?;
     durable::write(&temp, &file, bytes)?;
     store.finish(digest, temp, file, SHARED_FILE, deferred)
-}
-
-/// Reads the regular file `path` of at most `limit` bytes; `None` where it is not there.
-pub(super) fn read_small(path: &std::path::Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let (file, size) = match open_regular(path) {
-        Err(StoreError::Io { source, .. }) if is_absent(&source) => return Ok(None),
-        result => result?,
-    };
-    if size > limit {
-        return Err(StoreError::Corrupt {
-            location: path.display().to_string(),
-            reason: format!("it has {size} bytes, more than the {limit} allowed"),
-        });
-    }
-    let mut bytes = Vec::new();
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(StoreError::io("read", path))?;
-    Ok(Some(bytes))
-}
-
-fn is_absent(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory)
 }

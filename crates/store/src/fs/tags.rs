@@ -13,10 +13,9 @@ use chrono::Utc;
 use farseek_object::{Digest, Tag, TagName, TagNamespace, TagSpec, TagStream};
 
 use super::durable::{self, SHARED_FILE, Temp};
-use super::hash_store::names_in;
+use super::file::{names_in, read_small};
 use super::layout;
 use super::lock::TagLock;
-use super::object::read_small;
 use crate::error::{Result, StoreError};
 use crate::repository::TagEntry;
 use crate::rules;
