@@ -1,7 +1,7 @@
 //! What can be asked of both sides, and the choice of what to ask next. Pure.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
@@ -220,10 +220,21 @@ fn name_step(random: &mut Random, catalog: &Catalog, read_only: bool) -> Step {
         }),
         _ => None,
     };
-    chosen.unwrap_or_else(|| Step {
-        path: catalog.any_path(random).to_owned(),
-        action: Action::Stat,
-    })
+    chosen.unwrap_or_else(|| stat(catalog.any_path(random)))
+}
+
+/// The root's own mode is not part of what is committed, so that it is not compared.
+fn stat(path: &Path) -> Step {
+    let is_root = path.as_os_str().is_empty();
+    let action = if is_root {
+        Action::Missing
+    } else {
+        Action::Stat
+    };
+    Step {
+        path: path.to_owned(),
+        action,
+    }
 }
 
 fn change(random: &mut Random, catalog: &Catalog) -> Option<(PathBuf, Change)> {

@@ -1,0 +1,30 @@
+//! The whole way: the real program, a real server, real mounts.
+//!
+//! Everything here runs the `farseek` binary and looks at the mount through the kernel, from
+//! processes of its own. What a test asserts about laziness it reads from the server's log.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod applications;
+mod background;
+mod differ;
+mod refused;
+mod remote;
+mod requests;
+mod stopped;
+mod unprivileged;
+
+/// Not a test of its own: what the oracle differ starts its processes as.
+#[test]
+fn oracle_worker() {
+    if !farseek_testkit::oracle::worker() {
+        differ::a_mounted_tree_is_the_tree_that_was_committed();
+    }
+}
+
+/// Not a test of its own: what [`farseek_testkit::Reader`] starts. It ends the process.
+#[test]
+fn reader_worker() {
+    if !farseek_testkit::reader() {
+        requests::a_byte_costs_one_block_in_every_way_of_reading();
+    }
+}
