@@ -4,7 +4,6 @@
 //! its number and its device, and before anything is unmounted both are looked up: what lies at
 //! our path may be somebody else's by now.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -90,7 +89,7 @@ fn open_session(
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = can_clone;
     // Who may use the mount is decided by the kernel, from the mount's own options.
-    Session::from_fd(adapter, OwnedFd::from(descriptor), SessionACL::All, config)
+    Session::from_fd(adapter, descriptor, SessionACL::All, config)
 }
 
 /// Serves the kernel until it says that the file system is gone.
@@ -207,6 +206,15 @@ impl Unmounter {
     pub fn has_ended(&self) -> bool {
         self.0.wait(Some(Duration::ZERO))
     }
+
+    /// Waits until the mount has ended, like [`Mount::wait`].
+    ///
+    /// # Errors
+    /// Serving the kernel broke down.
+    pub fn wait(&self) -> Result<(), MountError> {
+        self.0.wait(None);
+        self.0.outcome()
+    }
 }
 
 impl Shared {
@@ -285,10 +293,10 @@ impl Shared {
         }
     }
 
-    /// Unmounts, lazily when there is no other way; a failure is only logged.
+    /// Unmounts, from under its users if there are any; a failure is only logged.
     fn unmount_whatever(&self) {
         let result = match self.unmount(Detach::WhenIdle) {
-            Err(MountError::Busy { .. }) => self.unmount(Detach::Lazily),
+            Err(MountError::Busy { .. }) => self.unmount(Detach::ByForce),
             other => other,
         };
         if let Err(error) = result {

@@ -15,18 +15,28 @@ pub enum Detach {
     WhenIdle,
     /// Take it out of the tree now; it ends when its last user has let go.
     Lazily,
+    /// Take it out of the tree and cut its users off: what they ask it from now on fails. Who
+    /// may not do that detaches lazily.
+    ByForce,
 }
 
 /// Unmounts what is mounted at `mountpoint`, whatever it is: the caller has looked.
+///
+/// # Errors
+/// `Busy` when it is in use and `detach` says to leave it then; `Unmount` when it is refused.
 pub fn unmount_path(mountpoint: &Path, detach: Detach) -> Result<(), MountError> {
-    let lazily = detach == Detach::Lazily;
-    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    flags.set(MntFlags::MNT_DETACH, lazily);
+    let how = match detach {
+        Detach::WhenIdle => MntFlags::empty(),
+        Detach::Lazily => MntFlags::MNT_DETACH,
+        Detach::ByForce => MntFlags::MNT_DETACH | MntFlags::MNT_FORCE,
+    };
     let path = mountpoint.to_owned();
-    match umount2(mountpoint, flags) {
+    match umount2(mountpoint, how | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(MountError::Busy { path }),
-        Err(Errno::EPERM) => by_helper(mountpoint, lazily),
+        // Force is for the root of the whole machine only; a mount in a namespace is not.
+        Err(Errno::EPERM) if detach == Detach::ByForce => unmount_path(mountpoint, Detach::Lazily),
+        Err(Errno::EPERM) => by_helper(mountpoint, detach == Detach::Lazily),
         Err(errno) => Err(MountError::Unmount {
             path,
             reason: errno.desc().to_owned(),
