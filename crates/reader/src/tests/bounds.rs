@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::Random;
-use super::source::{BLOCK, Source, digest, options, pattern, reader};
+use super::source::{BLOCK, Random, Source, digest, options, pattern, reader};
 use crate::options::ReaderOptions;
 
 const CACHE: u64 = 40 * BLOCK;

@@ -7,30 +7,14 @@ use proptest::prelude::*;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::source::{Act, BLOCK, Source, digest, let_run, options, pattern, reader, unavailable};
+use super::source::{
+    Act, BLOCK, Random, Source, digest, let_run, options, pattern, reader, unavailable,
+};
 use crate::error::ReadError;
 use crate::options::ReaderOptions;
 
 const SIZES: [u64; 8] = [0, 1, 700, 4096, 4097, 20_000, 37 * BLOCK + 11, 150 * BLOCK];
 const STALL: Duration = Duration::from_secs(30);
-
-/// SplitMix64 by Steele, Lea and Flood (2014): the same numbers for the same seed.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    /// A number below `end`, and zero if that is zero.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-}
 
 /// What happens to a request: mostly nothing, and never anything that gives wrong bytes of
 /// payloads that nobody can verify.
@@ -187,4 +171,44 @@ fn many_threads_read_right() {
     }
     drop(runtime);
     assert_eq!(reader.shared().flights.len(), 0);
+}
+
+/// The race between a look into the cache, a claim, and the end of the fetch before it.
+#[test]
+fn no_block_is_fetched_twice() {
+    let size = 150 * BLOCK;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
+    for seed in 0..20u64 {
+        let source = Source::good();
+        source.add(size);
+        let source = Arc::new(source);
+        let reader = runtime.block_on(async { reader(&source, options()) });
+        let tasks = (0..16u64).map(|task| {
+            let blob = reader.open(digest(size), size);
+            runtime.spawn(async move {
+                let mut random = Random(seed);
+                for _ in 0..200 {
+                    let start = random.below(size - 1);
+                    let end = start + 1 + (random.below(2 * BLOCK) ^ task);
+                    blob.read_at(start..end).await.unwrap();
+                }
+            })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        runtime
+            .block_on(futures::future::join_all(tasks))
+            .into_iter()
+            .for_each(Result::unwrap);
+        let mut asked: Vec<_> = source.ranges();
+        asked.sort_by_key(|range| range.start);
+        assert!(
+            asked.windows(2).all(|pair| pair[0].end <= pair[1].start),
+            "{asked:?}"
+        );
+        assert!(asked.len() > 10);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +21,24 @@ use crate::reader::Reader;
 
 pub(super) const BLOCK: u64 = 4096;
 pub(super) const SOURCE: &str = "fake:payload";
+
+/// SplitMix64 by Steele, Lea and Flood (2014): the same numbers for the same seed.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// A number below `end`, and zero if that is zero.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
 
 /// What a source does with one request.
 #[derive(Debug, Clone)]
@@ -140,6 +158,13 @@ impl Source {
         self.log().into_iter().map(|asked| asked.range).collect()
     }
 
+    /// The range asked for by the one request there was.
+    pub(super) fn only_range(&self) -> Range<u64> {
+        let ranges = self.ranges();
+        assert_eq!(ranges.len(), 1, "{ranges:?}");
+        ranges[0].clone()
+    }
+
     fn body(&self, range: Range<u64>, flip: Option<u64>) -> BoxStream<'static, Result<Bytes>> {
         let (piece, pace) = (self.piece, self.pace);
         let steps = range.clone().step_by(piece as usize);
@@ -159,17 +184,24 @@ impl Source {
     }
 }
 
-/// The bytes at these offsets of every payload: no two words of eight bytes are the same.
+/// Random bytes, a prime number of them, so that no two blocks begin at the same one.
+static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut random = Random(1);
+    (0..1_000_003).map(|_| random.next() as u8).collect()
+});
+
+/// The bytes at these offsets of every payload.
 pub(super) fn pattern(range: Range<u64>) -> Bytes {
-    let words = range.start / 8..range.end.div_ceil(8).max(range.start / 8);
-    let mut bytes = BytesMut::with_capacity(range.end as usize - range.start as usize + 16);
-    for word in words {
-        bytes.extend_from_slice(&word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let mut left = (range.end - range.start) as usize;
+    let mut bytes = BytesMut::with_capacity(left);
+    let mut start = (range.start % BYTES.len() as u64) as usize;
+    while left > 0 {
+        let piece = &BYTES[start..(start + left).min(BYTES.len())];
+        bytes.extend_from_slice(piece);
+        left -= piece.len();
+        start = 0;
     }
-    let skip = (range.start % 8) as usize;
-    bytes
-        .freeze()
-        .slice(skip..skip + (range.end - range.start) as usize)
+    bytes.freeze()
 }
 
 /// The digest of the payload of so many bytes. Large ones are never hashed, so theirs is made up.
