@@ -1,1 +1,25 @@
-fn main() {}
+//! The `farseek` command: flags, configuration and output. What is done is done below.
+//!
+//! From flags to [`Config`](config::Config) to objects, in two steps. Deliberately absent: logic.
+
+mod app;
+mod args;
+mod commands;
+mod config;
+mod environment;
+mod exit;
+mod log;
+mod output;
+mod progress;
+mod signals;
+mod size;
+mod start;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    exit::conclude(start::run(args::Cli::parse()))
+}

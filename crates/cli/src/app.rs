@@ -1,0 +1,201 @@
+//! What every command works with: surroundings, configuration, output; and the second step from
+//! configuration to objects: repositories and readers.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use farseek_object::{DigestStrategy, Encoding, Header, TagNamespace};
+use farseek_reader::{BlockSize, Reader, ReaderOptions};
+use farseek_runtime::daemon::{self, Spawned};
+use farseek_store::{FsOptions, FsRepository, Location, OpenOptions, Repository};
+use tokio::runtime::Handle;
+
+use crate::args::IN_BACKGROUND;
+use crate::config::{Config, FormatName, StrategyName};
+use crate::environment::Environment;
+use crate::exit::{AlreadyTold, Failure};
+use crate::output::Output;
+
+/// The command's surroundings.
+pub(crate) struct App {
+    pub(crate) environment: Environment,
+    pub(crate) config: Config,
+    pub(crate) output: Output,
+    /// Whether this is the child that goes to the background.
+    pub(crate) in_background: bool,
+}
+
+impl App {
+    /// The repository a command works on: `remote` where it is given, else the local one.
+    pub(crate) async fn repository(&self, remote: Option<&str>) -> Result<Arc<dyn Repository>> {
+        match remote {
+            Some(remote) => self.remote(remote).await,
+            None => self.local()?.ok_or_else(|| {
+                let root = self.config.storage.root.display();
+                Failure::not_found(format!(
+                    "there is no local repository at {root} yet; `farseek init` or the first \
+                     `farseek commit` makes one, --remote uses another"
+                ))
+            }),
+        }
+    }
+
+    /// The repository to write to: the local one is made where it is not there yet.
+    pub(crate) async fn writable(&self, remote: Option<&str>) -> Result<Arc<dyn Repository>> {
+        match remote {
+            Some(remote) => self.remote(remote).await,
+            None => {
+                let repository =
+                    FsRepository::create(&self.config.storage.root, self.fs_options()?)?;
+                Ok(Arc::new(repository))
+            }
+        }
+    }
+
+    /// The local repository, where it is there.
+    pub(crate) fn local(&self) -> Result<Option<Arc<dyn Repository>>> {
+        let root = &self.config.storage.root;
+        if !is_there(root)? {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(FsRepository::open(
+            root,
+            self.fs_options()?,
+        )?)))
+    }
+
+    /// Opens a remote by its configured name, its URL or its path, in this order.
+    pub(crate) async fn remote(&self, specifier: &str) -> Result<Arc<dyn Repository>> {
+        let address = self.address(specifier)?;
+        self.open(&address).await.with_context(|| {
+            match self.config.remote.contains_key(specifier) {
+                true => format!("cannot open the remote '{specifier}'"),
+                false => "cannot open the repository".to_owned(),
+            }
+        })
+    }
+
+    /// What `specifier` means as an address.
+    pub(crate) fn address(&self, specifier: &str) -> Result<String> {
+        if let Some(remote) = self.config.remote.get(specifier) {
+            return remote.address(specifier);
+        }
+        if specifier.contains('/') || specifier.contains(':') || matches!(specifier, "." | "..") {
+            return Ok(specifier.to_owned());
+        }
+        let names: Vec<&str> = self.config.remote.keys().map(String::as_str).collect();
+        let known = match names[..] {
+            [] => "no remote is configured".to_owned(),
+            _ => format!("the configured ones are {}", names.join(", ")),
+        };
+        Err(Failure::not_found(format!(
+            "there is no remote '{specifier}': {known}; a path must contain a '/' (./{specifier})"
+        )))
+    }
+
+    async fn open(&self, address: &str) -> Result<Arc<dyn Repository>> {
+        let location: Location = address.parse()?;
+        let options = OpenOptions {
+            stall: self.stall(),
+            ..OpenOptions::default()
+        };
+        Ok(farseek_store::open(&location, &options).await?)
+    }
+
+    /// How the local repository is opened.
+    pub(crate) fn fs_options(&self) -> Result<FsOptions> {
+        let namespace = self
+            .config
+            .storage
+            .tag_namespace
+            .as_deref()
+            .filter(|n| !n.is_empty());
+        let tag_namespace: Option<TagNamespace> = namespace
+            .map(str::parse)
+            .transpose()
+            .context("storage.tag_namespace is not valid")?;
+        Ok(FsOptions {
+            tag_namespace,
+            ..FsOptions::default()
+        })
+    }
+
+    /// The header of new objects.
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            strategy: match self.config.storage.digest_strategy {
+                StrategyName::Legacy => DigestStrategy::Legacy,
+                StrategyName::WithKindAndSalt => DigestStrategy::KindAndSalt,
+            },
+            encoding: match self.config.storage.encoding_format {
+                FormatName::Legacy => Encoding::Legacy,
+                FormatName::FlatBuffers => Encoding::FlatBuffers,
+            },
+        }
+    }
+
+    /// How long a remote may make no progress.
+    pub(crate) fn stall(&self) -> Duration {
+        Duration::from_secs(self.config.reader.stall_seconds)
+    }
+
+    /// The limits of a reader.
+    pub(crate) fn reader_options(&self) -> Result<ReaderOptions> {
+        let config = &self.config.reader;
+        let block_size = BlockSize::new(config.block_size)
+            .with_context(|| format!("reader.block_size cannot be {}", config.block_size))?;
+        Ok(ReaderOptions {
+            block_size,
+            whole_fetch_max_bytes: config.whole_fetch_max_bytes,
+            blob_cache_max_bytes: self.config.fuse.blob_cache_max_bytes,
+            in_flight_max_bytes: config.in_flight_max_bytes,
+            max_fetches: config.max_fetches,
+            fetch_max_bytes: config.fetch_max_bytes,
+            stall: self.stall(),
+            ..ReaderOptions::default()
+        })
+    }
+
+    /// A reader of `repository`'s payloads.
+    pub(crate) fn reader(&self, repository: Arc<dyn Repository>) -> Result<Reader> {
+        Ok(Reader::new(
+            repository,
+            self.reader_options()?,
+            Handle::current(),
+        ))
+    }
+}
+
+/// Runs this program again with the same arguments, as a child that goes to the background, and
+/// waits until it is up: its process number.
+///
+/// # Errors
+/// [`AlreadyTold`] where the child failed.
+pub(crate) async fn spawn_in_background(more: &[OsString]) -> Result<u32> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    // First of all, where it cannot be taken for another flag's value.
+    let mut arguments = vec![OsString::from(IN_BACKGROUND)];
+    arguments.extend(std::env::args_os().skip(1));
+    arguments.extend_from_slice(more);
+    let spawning = tokio::task::spawn_blocking(move || daemon::spawn(&program, &arguments));
+    match spawning
+        .await
+        .context("starting the background process was given up")??
+    {
+        Spawned::Ready(pid) => Ok(pid),
+        Spawned::Failed(code) => Err(AlreadyTold(code).into()),
+    }
+}
+
+/// Whether a repository has ever been made at `root`; an empty directory is none.
+fn is_there(root: &Path) -> Result<bool> {
+    match std::fs::read_dir(root) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        // A file, or no permission: opening it says what is wrong.
+        Err(_) => Ok(true),
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line as a whole. Each command's own arguments stand beside the command.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::commands::{
+    cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve, tag, tags,
+    unmount, untag,
+};
+use crate::exit;
+
+/// Mount software environments that live in a remote, content-addressed repository.
+///
+/// Every file of a mounted environment is seekable at once: only the blocks that are touched
+/// cross the network. Repositories and tags are those of SPFS.
+#[derive(Debug, Parser)]
+#[command(name = "farseek", version, max_term_width = 100, after_help = exit::HELP)]
+#[command(
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// This is the child that goes to the background
+    #[arg(long, hide = true)]
+    pub(crate) in_background: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The hidden flag by which a process starts its own child in the background.
+pub(crate) const IN_BACKGROUND: &str = "--in-background";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Say more: -v information, -vv details, -vvv everything
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// Append logs to this file instead of writing them to the standard error
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+/// Which repository a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct RepositoryArgs {
+    /// Work on this repository instead of the local one: a configured name, a URL or a path
+    #[arg(short, long, value_name = "NAME|URL|PATH")]
+    pub(crate) remote: Option<String>,
+}
+
+/// Output for scripts.
+#[derive(Debug, Args)]
+pub(crate) struct JsonArgs {
+    /// Print JSON, for scripts
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a repository
+    Init(init::InitArgs),
+    /// Store a directory as a layer, and tag it
+    Commit(commit::CommitArgs),
+    /// Make something the newest version of tags
+    Tag(tag::TagArgs),
+    /// Remove a version of a tag, or the whole tag
+    Untag(untag::UntagArgs),
+    /// List all tags
+    Tags(tags::TagsArgs),
+    /// Browse the folders of tags
+    #[command(visible_alias = "list-tags")]
+    LsTags(ls_tags::LsTagsArgs),
+    /// Show the history of a tag
+    Log(log::LogArgs),
+    /// Describe what references name
+    Info(info::InfoArgs),
+    /// List a directory of an environment, without mounting it
+    #[command(visible_aliases = ["list", "list-dir"])]
+    Ls(ls::LsArgs),
+    /// Print a file of an environment, without mounting it
+    #[command(visible_aliases = ["read", "read-file", "cat-file"])]
+    Cat(cat::CatArgs),
+    /// Serve a repository over HTTP, read-only
+    #[command(visible_alias = "server")]
+    Serve(serve::ServeArgs),
+    /// Mount an environment on a directory
+    Mount(mount::MountArgs),
+    /// Take a mounted environment off its directory
+    #[command(visible_alias = "umount")]
+    Unmount(unmount::UnmountArgs),
+    /// Print the effective configuration as JSON
+    Config(config::ConfigArgs),
+    /// Show what this is for: commit, serve, mount and read, all on this machine
+    Demo(demo::DemoArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the version
+    Version,
+}

@@ -1,0 +1,48 @@
+//! The commands, one a file: each has its arguments, does one thing and prints it.
+
+pub(crate) mod cat;
+pub(crate) mod commit;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod info;
+pub(crate) mod init;
+pub(crate) mod log;
+pub(crate) mod ls;
+pub(crate) mod ls_tags;
+pub(crate) mod mount;
+pub(crate) mod serve;
+pub(crate) mod tag;
+pub(crate) mod tags;
+pub(crate) mod unmount;
+pub(crate) mod untag;
+
+use anyhow::Result;
+
+use crate::app::App;
+use crate::args::Command;
+
+/// Runs one command to its end.
+pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
+    match command {
+        Command::Init(args) => init::run(args, app).await,
+        Command::Commit(args) => commit::run(args, app).await,
+        Command::Tag(args) => tag::run(args, app).await,
+        Command::Untag(args) => untag::run(args, app).await,
+        Command::Tags(args) => tags::run(args, app).await,
+        Command::LsTags(args) => ls_tags::run(args, app).await,
+        Command::Log(args) => log::run(args, app).await,
+        Command::Info(args) => info::run(args, app).await,
+        Command::Ls(args) => ls::run(args, app).await,
+        Command::Cat(args) => cat::run(args, app).await,
+        Command::Serve(args) => serve::run(args, app).await,
+        Command::Mount(args) => mount::run(args, app).await,
+        Command::Unmount(args) => unmount::run(args, app).await,
+        Command::Config(args) => config::run(args, app),
+        Command::Demo(args) => demo::run(args, app).await,
+        Command::Completions(args) => completions::run(args, app),
+        Command::Version => app
+            .output
+            .line(format_args!("farseek {}", env!("CARGO_PKG_VERSION"))),
+    }
+}

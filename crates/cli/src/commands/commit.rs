@@ -1,0 +1,245 @@
+//! `farseek commit`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use farseek_object::{Digest, EnvSpec, Object, Platform, TagSpec};
+use farseek_store::{
+    CommitOptions, CommitSummary, PutOptions, Repository, RepositoryExt as _, commit_directory,
+};
+use serde_json::json;
+
+use super::tag::writable_names;
+use crate::app::App;
+use crate::args::{JsonArgs, RepositoryArgs};
+use crate::exit::Failure;
+use crate::progress::Progress;
+use crate::size;
+
+const EXAMPLES: &str = "\
+Examples:
+  farseek commit ./build --tag tools/python
+  farseek commit layer --path ./build -t tools/python -t tools/latest   # as in SPFS
+  farseek commit platform --ref tools/python+project/extra -t project/env";
+
+/// `farseek commit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CommitArgs {
+    /// The directory; SPFS's form with the word `layer` or `platform` before it is understood
+    /// too (a directory of that name is `./layer`)
+    #[arg(value_name = "DIR", num_args = 0..=2)]
+    words: Vec<PathBuf>,
+    /// Tag what was committed
+    #[arg(short, long = "tag", value_name = "TAG")]
+    tags: Vec<TagSpec>,
+    /// The directory, given as an option
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// Instead of a directory, stack these: a platform
+    #[arg(long = "ref", value_name = "A+B", conflicts_with = "path")]
+    reference: Option<EnvSpec>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+/// What is to be committed.
+#[derive(Debug, PartialEq, Eq)]
+enum Input {
+    Directory(PathBuf),
+    Stack(EnvSpec),
+}
+
+/// Stores, then tags, then prints the digest.
+pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
+    let CommitArgs {
+        words,
+        tags,
+        path,
+        reference,
+        repository,
+        json,
+    } = args;
+    let input = chosen(&words, path, reference)?;
+    let names = writable_names(&tags)?;
+    if let Input::Directory(directory) = &input {
+        check_directory(directory)?;
+    }
+    let repository = app.writable(repository.remote.as_deref()).await?;
+    let (digest, summary) = match &input {
+        Input::Directory(directory) => {
+            let summary = commit(app, &repository, directory).await?;
+            (summary.layer, Some(summary))
+        }
+        Input::Stack(spec) => (stack(app, &*repository, spec).await?, None),
+    };
+    for name in &names {
+        repository
+            .push_tag(name, &digest, &app.config.signature())
+            .await?;
+    }
+    if json.json {
+        let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
+        return app.output.json(&describe(digest, summary.as_ref(), &tags));
+    }
+    match &summary {
+        Some(summary) => app
+            .output
+            .line(format_args!("{digest} {}", in_words(summary)))?,
+        None => app.output.line(digest)?,
+    }
+    names
+        .iter()
+        .try_for_each(|name| app.output.line(format_args!("{name} -> {digest}")))
+}
+
+/// Makes sense of SPFS's form and ours.
+fn chosen(words: &[PathBuf], path: Option<PathBuf>, stack: Option<EnvSpec>) -> Result<Input> {
+    let kind = match words.first().map(PathBuf::as_path).and_then(Path::to_str) {
+        Some(kind @ ("layer" | "platform")) => Some(kind),
+        _ => None,
+    };
+    let rest = if kind.is_some() { &words[1..] } else { words };
+    match (kind, rest, path, stack) {
+        (Some("platform") | None, [], None, Some(stack)) => Ok(Input::Stack(stack)),
+        (Some("platform"), ..) => Err(Failure::usage(
+            "a platform is made of what there is: say --ref A+B",
+        )),
+        (Some("layer"), _, _, Some(_)) => Err(Failure::usage(
+            "--ref A+B makes a platform: say `commit platform`",
+        )),
+        (_, [directory], None, None) => Ok(Input::Directory(directory.clone())),
+        (_, [], Some(directory), None) => Ok(Input::Directory(directory)),
+        (_, [], None, None) => Err(Failure::usage("say which directory: `farseek commit DIR`")),
+        _ => Err(Failure::usage(
+            "say which directory once: `farseek commit DIR`",
+        )),
+    }
+}
+
+fn check_directory(directory: &Path) -> Result<()> {
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => {
+            let parent = directory
+                .parent()
+                .filter(|parent| *parent != OsStr::new(""));
+            let parent = parent.unwrap_or(Path::new("."));
+            Err(Failure::usage(format!(
+                "{} is not a directory; commit the directory that holds it, such as {}",
+                directory.display(),
+                parent.display()
+            )))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::not_found(
+            format!("there is no directory {}", directory.display()),
+        )),
+        Err(error) => {
+            Err(anyhow::Error::new(error).context(format!("cannot read {}", directory.display())))
+        }
+    }
+}
+
+/// Commits a directory with progress shown.
+pub(crate) async fn commit(
+    app: &App,
+    repository: &Arc<dyn Repository>,
+    directory: &Path,
+) -> Result<CommitSummary> {
+    let options = CommitOptions {
+        header: app.header(),
+        ..CommitOptions::default()
+    };
+    let what = format!("committing {}", directory.display());
+    let progress = Progress::new(what, app.environment.terminal);
+    Ok(commit_directory(repository.clone(), directory, options, &progress).await?)
+}
+
+async fn stack(app: &App, repository: &dyn Repository, spec: &EnvSpec) -> Result<Digest> {
+    let mut layers = Vec::with_capacity(spec.items.len());
+    for item in &spec.items {
+        layers.push(repository.resolve_item(item).await?);
+    }
+    if layers.is_empty() {
+        return Err(Failure::usage("an empty stack cannot be committed"));
+    }
+    let platform = Object::Platform(Platform {
+        header: app.header(),
+        layers,
+    });
+    Ok(repository
+        .put_object(&platform, PutOptions::default())
+        .await?)
+}
+
+fn in_words(summary: &CommitSummary) -> String {
+    let CommitSummary {
+        files,
+        directories,
+        symlinks,
+        bytes,
+        new_bytes,
+        ..
+    } = summary;
+    let (bytes, new_bytes) = (size::human(*bytes), size::human(*new_bytes));
+    format!("{files} files, {symlinks} links, {directories} directories, {bytes}, {new_bytes} new")
+}
+
+fn describe(digest: Digest, summary: Option<&CommitSummary>, tags: &[String]) -> serde_json::Value {
+    let mut value = json!({ "digest": digest.to_string(), "tags": tags });
+    if let Some(summary) = summary {
+        value["manifest"] = summary.manifest.to_string().into();
+        value["files"] = summary.files.into();
+        value["directories"] = summary.directories.into();
+        value["symlinks"] = summary.symlinks.into();
+        value["masks"] = summary.masks.into();
+        value["bytes"] = summary.bytes.into();
+        value["new_payloads"] = summary.new_payloads.into();
+        value["new_bytes"] = summary.new_bytes.into();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(words: &[&str], path: Option<&str>, stack: Option<&str>) -> Option<Input> {
+        let words: Vec<PathBuf> = words.iter().map(PathBuf::from).collect();
+        chosen(
+            &words,
+            path.map(PathBuf::from),
+            stack.map(|s| s.parse().unwrap()),
+        )
+        .ok()
+    }
+
+    #[test]
+    fn both_forms_are_understood() {
+        let directory = |path: &str| Some(Input::Directory(path.into()));
+        let stack = |spec: &str| Some(Input::Stack(spec.parse().unwrap()));
+        assert_eq!(choose(&["d"], None, None), directory("d"));
+        assert_eq!(choose(&[], Some("d"), None), directory("d"));
+        assert_eq!(choose(&["layer"], Some("d"), None), directory("d"));
+        assert_eq!(choose(&["layer", "d"], None, None), directory("d"));
+        assert_eq!(choose(&["./layer"], None, None), directory("./layer"));
+        assert_eq!(choose(&["platform"], None, Some("a+b")), stack("a+b"));
+        assert_eq!(choose(&[], None, Some("a+b")), stack("a+b"));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        assert_eq!(choose(&[], None, None), None);
+        assert_eq!(choose(&["layer"], None, None), None);
+        assert_eq!(choose(&["platform"], Some("d"), None), None);
+        assert_eq!(choose(&["platform", "d"], None, Some("a+b")), None);
+        assert_eq!(choose(&["layer"], None, Some("a+b")), None);
+        assert_eq!(choose(&["a", "b"], None, None), None);
+        assert_eq!(choose(&["a"], Some("b"), None), None);
+    }
+}

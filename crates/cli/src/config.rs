@@ -1,0 +1,277 @@
+//! What the user configured, from every layer, as one plain value.
+//!
+//! Layers, later ones over earlier ones: defaults, SPFS's files and `SPFS_*` variables,
+//! `/etc/farseek.toml`, `~/.config/farseek/farseek.toml`, `FARSEEK_*` variables; flags are laid
+//! over by the commands. Objects are built from a [`Config`] elsewhere.
+
+mod keys;
+mod layers;
+mod remote;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use self::keys::KnownKeys;
+pub(crate) use self::remote::{RemoteConfig, redact};
+use crate::environment::Environment;
+
+/// Every key of the configuration and its value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) user: UserConfig,
+    pub(crate) storage: StorageConfig,
+    pub(crate) filesystem: FilesystemConfig,
+    pub(crate) fuse: FuseConfig,
+    pub(crate) reader: ReaderConfig,
+    pub(crate) log: LogConfig,
+    #[serde(default)]
+    pub(crate) remote: BTreeMap<String, RemoteConfig>,
+}
+
+/// Who signs tags.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UserConfig {
+    /// The login name.
+    pub(crate) name: String,
+    /// The host's name.
+    pub(crate) domain: String,
+}
+
+/// The local repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StorageConfig {
+    /// Its directory.
+    pub(crate) root: PathBuf,
+    /// The namespace its tags are read and written in.
+    pub(crate) tag_namespace: Option<String>,
+    /// How digests of new objects are computed.
+    #[serde(deserialize_with = "any_case")]
+    pub(crate) digest_strategy: StrategyName,
+    /// How new objects are laid out.
+    #[serde(deserialize_with = "any_case")]
+    pub(crate) encoding_format: FormatName,
+}
+
+/// SPFS's names of the digest strategies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum StrategyName {
+    /// The hash of the canonical bytes alone.
+    Legacy,
+    /// Salted and told apart by kind.
+    WithKindAndSalt,
+}
+
+/// SPFS's names of the encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum FormatName {
+    /// Big-endian integers and NUL-terminated strings.
+    Legacy,
+    /// A FlatBuffer.
+    FlatBuffers,
+}
+
+/// What a mount is made of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FilesystemConfig {
+    /// Remotes that are read behind the local repository; `origin` where it is configured and
+    /// nothing is said here.
+    pub(crate) secondary_repositories: Vec<String>,
+}
+
+/// The mount itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FuseConfig {
+    /// Threads that answer the kernel.
+    pub(crate) worker_threads: usize,
+    /// Whether tags of secondary repositories can be mounted.
+    pub(crate) include_secondary_tags: bool,
+    /// Memory for blocks of payloads.
+    pub(crate) blob_cache_max_bytes: u64,
+}
+
+/// How payloads are fetched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReaderConfig {
+    /// Bytes of a block, a power of two.
+    pub(crate) block_size: u64,
+    /// The largest payload that is fetched whole and verified first.
+    pub(crate) whole_fetch_max_bytes: u64,
+    /// Bytes that may be on their way at once.
+    pub(crate) in_flight_max_bytes: u64,
+    /// Requests that may be on their way at once.
+    pub(crate) max_fetches: usize,
+    /// The longest single request.
+    pub(crate) fetch_max_bytes: u64,
+    /// Seconds without progress after which a remote is given up.
+    pub(crate) stall_seconds: u64,
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LogConfig {
+    /// A filter such as `info` or `farseek_reader=debug`.
+    pub(crate) filter: Option<String>,
+    /// A file to append to.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Config {
+    /// The configuration where nobody has configured anything.
+    pub(crate) fn default_for(environment: &Environment) -> Self {
+        let data = environment.data_dir();
+        Self {
+            user: UserConfig {
+                name: environment.user.clone(),
+                domain: environment.host.clone(),
+            },
+            storage: StorageConfig {
+                root: data.map_or_else(|| PathBuf::from("/tmp/spfs"), |data| data.join("spfs")),
+                tag_namespace: None,
+                digest_strategy: StrategyName::WithKindAndSalt,
+                encoding_format: FormatName::FlatBuffers,
+            },
+            filesystem: FilesystemConfig {
+                secondary_repositories: Vec::new(),
+            },
+            fuse: FuseConfig {
+                worker_threads: environment.cpus.clamp(1, 8),
+                include_secondary_tags: true,
+                blob_cache_max_bytes: 256 << 20,
+            },
+            reader: ReaderConfig {
+                block_size: 256 << 10,
+                whole_fetch_max_bytes: 1 << 20,
+                in_flight_max_bytes: 64 << 20,
+                max_fetches: 64,
+                fetch_max_bytes: 4 << 20,
+                stall_seconds: 30,
+            },
+            log: LogConfig {
+                filter: None,
+                file: None,
+            },
+            remote: BTreeMap::new(),
+        }
+    }
+
+    /// Reads every layer.
+    ///
+    /// # Errors
+    /// A file that does not parse, an unknown key in a file of ours or in a `FARSEEK_*`
+    /// variable, a value of the wrong kind: each with where it stands.
+    pub(crate) fn load(environment: &Environment) -> Result<Self> {
+        let default = Self::default_for(environment);
+        let mut merged =
+            serde_json::to_value(&default).context("the defaults cannot be written")?;
+        let known = KnownKeys::of(&merged);
+        let mut lists_secondaries = false;
+        for layer in layers::read(environment, &known)? {
+            for (key, value) in layer.values {
+                lists_secondaries |= key == "filesystem.secondary_repositories";
+                keys::merge(&mut merged, keys::nest(&key, value));
+                // One key at a time, so that the error can name it.
+                Self::deserialize(&merged).with_context(|| {
+                    format!("{}: the value of '{key}' is not valid", layer.source)
+                })?;
+            }
+        }
+        let mut config = Self::deserialize(merged).context("the configuration is not valid")?;
+        if !lists_secondaries && config.remote.contains_key("origin") {
+            config.filesystem.secondary_repositories = vec!["origin".into()];
+        }
+        config.storage.root = environment.expand(&config.storage.root.to_string_lossy());
+        config.log.file = config
+            .log
+            .file
+            .map(|file| environment.expand(&file.to_string_lossy()));
+        // A process in the background works in another directory.
+        for path in std::iter::once(&mut config.storage.root).chain(&mut config.log.file) {
+            *path = std::path::absolute(&*path)
+                .with_context(|| format!("'{}' is not a path", path.display()))?;
+        }
+        for remote in config.remote.values_mut() {
+            if let Some(Value::String(path)) = remote.0.get_mut("path") {
+                *path = environment.expand(path).to_string_lossy().into_owned();
+            }
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Values that are of the right kind and yet cannot work.
+    pub(crate) fn check(&self) -> Result<()> {
+        let reader = &self.reader;
+        if !reader.block_size.is_power_of_two()
+            || !(4 << 10..=16 << 20).contains(&reader.block_size)
+        {
+            bail!(
+                "reader.block_size is {}: it must be a power of two from 4 KiB to 16 MiB",
+                reader.block_size
+            );
+        }
+        let positive = [
+            ("reader.stall_seconds", reader.stall_seconds),
+            ("reader.max_fetches", reader.max_fetches as u64),
+            ("reader.fetch_max_bytes", reader.fetch_max_bytes),
+            ("reader.in_flight_max_bytes", reader.in_flight_max_bytes),
+            ("fuse.worker_threads", self.fuse.worker_threads as u64),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => bail!("{key} is 0: it must be at least 1"),
+            None => Ok(()),
+        }
+    }
+
+    /// The same without secrets, to be shown.
+    pub(crate) fn redacted(&self) -> Self {
+        let remote = self
+            .remote
+            .iter()
+            .map(|(name, remote)| (name.clone(), remote.redacted()));
+        let mut shown = self.clone();
+        shown.remote = remote.collect();
+        for name in &mut shown.filesystem.secondary_repositories {
+            *name = redact(name);
+        }
+        shown
+    }
+
+    /// Who tags are made by: `name@domain`.
+    pub(crate) fn signature(&self) -> String {
+        format!("{}@{}", self.user.name, self.user.domain)
+    }
+}
+
+/// A value that SPFS reads whatever the case it is written in.
+trait AnyCase: Sized + 'static {
+    const NAMES: &'static [(&'static str, Self)];
+}
+
+impl AnyCase for StrategyName {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("Legacy", Self::Legacy),
+        ("WithKindAndSalt", Self::WithKindAndSalt),
+    ];
+}
+
+impl AnyCase for FormatName {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("Legacy", Self::Legacy), ("FlatBuffers", Self::FlatBuffers)];
+}
+
+fn any_case<'de, D: Deserializer<'de>, T: AnyCase + Copy>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let found = T::NAMES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&text));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = T::NAMES.iter().map(|(name, _)| *name).collect();
+        serde::de::Error::custom(format!("'{text}' is none of {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,51 @@
+//! From the command line to the command: surroundings, configuration, logs, the runtime.
+
+use anyhow::{Context as _, Result};
+
+use crate::app::App;
+use crate::args::{Cli, Command};
+use crate::commands;
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::log;
+use crate::output::Output;
+
+/// Runs the command to its end and shows all it printed.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let environment = Environment::of_process();
+    let mut config = match cli.command {
+        // These work whatever is configured.
+        Command::Version | Command::Completions(_) => Config::default_for(&environment),
+        _ => Config::load(&environment)?,
+    };
+    if let Some(file) = cli.log.log_file {
+        let absolute = std::path::absolute(&file);
+        config.log.file = Some(absolute.with_context(|| "--log-file is empty")?);
+    }
+    log::start(cli.log.verbose, quiet_filter(&cli.command), &config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads that wait for repositories")?;
+    let mut app = App {
+        environment,
+        config,
+        output: Output::stdout(),
+        in_background: cli.in_background,
+    };
+    let done = runtime.block_on(commands::run(cli.command, &mut app));
+    // What was printed before a failure is shown too; its own failure matters less.
+    let shown = app.output.finish();
+    // Blocking reads of a remote that hangs must not hold the process.
+    runtime.shutdown_background();
+    done.and(shown)
+}
+
+/// What is logged where nothing is said: what a reader finds, a short command tells in its own
+/// error; a mount has nobody else to tell.
+fn quiet_filter(command: &Command) -> &'static str {
+    match command {
+        Command::Mount(_) | Command::Serve(_) => "warn",
+        _ => "warn,farseek_reader=off",
+    }
+}

@@ -1,0 +1,107 @@
+//! A `farseek` whose home, configuration and repository are in a temporary directory.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where its surroundings are broken"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// A place of its own for one test.
+pub(crate) struct Place {
+    root: TempDir,
+}
+
+impl Place {
+    pub(crate) fn make() -> Self {
+        let root = TempDir::new().unwrap();
+        std::fs::create_dir(root.path().join("home")).unwrap();
+        Self { root }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Writes a file, and the directories it is in.
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The command, which sees nothing of the user who runs the tests.
+    pub(crate) fn farseek(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farseek"));
+        command
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("TMPDIR", self.root.path())
+            .env("TZ", "UTC")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .current_dir(self.root.path())
+            .timeout(std::time::Duration::from_secs(120))
+            .args(arguments);
+        command
+    }
+
+    /// The standard output of a command that must succeed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.farseek(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "farseek {arguments:?}: {}",
+            self.text(&output.stderr)
+        );
+        self.text(&output.stdout)
+    }
+
+    /// Exit code, standard output and standard error, with this place called `[PLACE]`.
+    pub(crate) fn told(&self, arguments: &[&str]) -> String {
+        let output = self.farseek(arguments).output().unwrap();
+        self.describe(&output)
+    }
+
+    pub(crate) fn describe(&self, output: &Output) -> String {
+        let code = output
+            .status
+            .code()
+            .map_or("none".into(), |code| code.to_string());
+        let (stdout, stderr) = (self.text(&output.stdout), self.text(&output.stderr));
+        format!("exit {code}\n{stdout}{stderr}")
+            .trim_end()
+            .to_owned()
+    }
+
+    fn text(&self, bytes: &[u8]) -> String {
+        let root = self.root.path().display().to_string();
+        String::from_utf8_lossy(bytes).replace(&root, "[PLACE]")
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what is left out is said")]
+fn say(message: &str) {
+    eprintln!("{message}");
+}
+
+/// A repository the real SPFS wrote, or `None` where the fixtures are not there, which is said.
+pub(crate) fn fixture(name: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/fixtures")
+        .join(name);
+    if root.is_dir() {
+        return Some(root.canonicalize().unwrap());
+    }
+    let message = format!("LEFT OUT: the fixture {} is not there", root.display());
+    assert!(std::env::var_os("CI").is_none(), "{message}");
+    say(&message);
+    None
+}
