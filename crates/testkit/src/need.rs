@@ -49,13 +49,16 @@ pub fn need(test: &str, needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else {
         return true;
     };
-    let line = format!("LEFT OUT: {test}: it needs {}", missing.describe());
-    assert!(
-        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "{line}"
-    );
-    eprintln!("{line}");
+    let everything = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    eprintln!("{}", left_out(test, *missing, everything));
     false
+}
+
+/// The line that says so; a panic where `everything` must run.
+fn left_out(test: &str, missing: Need, everything: bool) -> String {
+    let line = format!("LEFT OUT: {test}: it needs {}", missing.describe());
+    assert!(!everything, "{line}");
+    line
 }
 
 /// Where `name` is on the `PATH`.
@@ -72,7 +75,19 @@ fn is_executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Need, find_program, need};
+    use super::{Need, find_program, left_out, need};
+
+    #[test]
+    fn a_test_that_cannot_run_says_so() {
+        let line = left_out("the test", Need::Program("thing"), false);
+        assert_eq!(line, "LEFT OUT: the test: it needs the program 'thing'");
+    }
+
+    #[test]
+    #[should_panic(expected = "LEFT OUT: the test: it needs to run as root")]
+    fn a_test_that_cannot_run_fails_where_all_must() {
+        left_out("the test", Need::Root, true);
+    }
 
     #[test]
     fn programs_are_found_or_not() {

@@ -1,10 +1,12 @@
 //! The oracle differ: a mounted tree is the tree that was committed.
 
+use std::fs;
+
 use farseek_testkit::oracle::{self, Options};
 use farseek_testkit::tree::{self, TreeOptions};
 use farseek_testkit::{Need, need};
 
-use crate::remote::{Remote, TAG};
+use crate::remote::{Remote, TAG, sandbox, serve};
 
 /// Compares a generated tree with its mount from http.
 fn compare(test: &str, seed: u64, arguments: &[&str], options: &Options) {
@@ -65,4 +67,45 @@ fn large_blocks() {
         ..Options::default()
     };
     compare("large_blocks", 3, &["--block-size", "4M"], &options);
+}
+
+/// The same from Farseek's own server, and with what a second layer lays over the first.
+#[test]
+fn a_stack_from_farseeks_own_server() {
+    if !need("a_stack_from_farseeks_own_server", &[Need::Fuse]) {
+        return;
+    }
+    let trees = [6, 7].map(|_| tempfile::tempdir().unwrap());
+    let (lower, upper) = (trees[0].path(), trees[1].path());
+    let shape = TreeOptions {
+        crowd: 50,
+        largest: 2 << 20,
+        ..TreeOptions::default()
+    };
+    tree::generate(lower, &shape).unwrap();
+    fs::create_dir_all(upper.join("links/sub")).unwrap();
+    tree::write_random(&upper.join("links/target"), 1_500_000, 8).unwrap();
+    fs::write(upper.join("links/sub/new"), "new\n").unwrap();
+    fs::write(upper.join("sizes"), "a file where a directory was\n").unwrap();
+
+    let sandbox = sandbox();
+    sandbox.init();
+    sandbox.commit(lower, "test/lower");
+    sandbox.commit(upper, "test/upper");
+    let (_server, url) = serve(&sandbox);
+    let arguments = ["--no-local", "--remote", &url];
+    let mount = sandbox.mount("test/lower+test/upper", "mnt", &arguments);
+    // The oracle: the lower tree changed as the upper one says.
+    fs::remove_dir_all(lower.join("sizes")).unwrap();
+    fs::copy(upper.join("sizes"), lower.join("sizes")).unwrap();
+    fs::copy(upper.join("links/target"), lower.join("links/target")).unwrap();
+    fs::copy(upper.join("links/sub/new"), lower.join("links/sub/new")).unwrap();
+    let options = Options {
+        seed: 4,
+        operations: 1_000,
+        processes: 2,
+        ..Options::default()
+    };
+    oracle::run(lower, mount.path(), &options).unwrap_or_else(|difference| panic!("{difference}"));
+    mount.unmount();
 }

@@ -1,12 +1,14 @@
 //! A repository behind a web server, and the sandbox that mounts from it with nothing local.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use farseek_testkit::handmade::Handmade;
 use farseek_testkit::mount::{MountGuard, Sandbox};
-use farseek_testkit::{Request, StaticServer};
+use farseek_testkit::{ChildGuard, Request, StaticServer, wait_until};
 
 /// The tag of trees that are committed.
 pub(crate) const TAG: &str = "test/tree";
@@ -67,6 +69,29 @@ pub(crate) fn handmade_in(sandbox: &Sandbox, make: impl FnOnce(&mut Handmade)) -
 /// A sandbox for the program under test.
 pub(crate) fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_farseek"))
+}
+
+/// Starts `farseek serve` on a free port.
+pub(crate) fn serve(sandbox: &Sandbox) -> (ChildGuard, String) {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut command = sandbox.command(&["serve", &address.to_string()]);
+    let log = fs::File::create(sandbox.path().join("serve.log")).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut server = ChildGuard::spawn(&mut command).unwrap();
+    wait_until("the server answers", Duration::from_secs(20), || {
+        let said = || fs::read_to_string(sandbox.path().join("serve.log")).unwrap();
+        assert_eq!(
+            server.try_wait().unwrap(),
+            None,
+            "farseek serve ended: {}",
+            said()
+        );
+        TcpStream::connect(address).is_ok()
+    });
+    (server, format!("http://{address}/"))
 }
 
 /// Runs a program of this machine, which succeeds, and returns what it printed.

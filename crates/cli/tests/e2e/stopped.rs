@@ -1,11 +1,11 @@
 //! A server that is stopped, not dead: nothing hangs beyond its deadline, and all of it recovers.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use farseek_testkit::mount::{MountGuard, Sandbox};
+use farseek_testkit::mount::MountGuard;
 use farseek_testkit::{
     ChildGuard, Need, ReadKind, Reader, need, read_once, wait_until, was_killed,
 };
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
 
-use crate::remote::{handmade_in, sandbox};
+use crate::remote::{handmade_in, sandbox, serve};
 
 const STALL: Duration = Duration::from_secs(4);
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,29 +46,6 @@ fn with_stopped_server(test: &str, check: impl FnOnce(&mut MountGuard, &ChildGua
         matches!(read(), Ok(Some(77)))
     });
     mount.unmount();
-}
-
-/// Starts `farseek serve` on a free port.
-fn serve(sandbox: &Sandbox) -> (ChildGuard, String) {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let mut command = sandbox.command(&["serve", &address.to_string()]);
-    let log = fs::File::create(sandbox.path().join("serve.log")).unwrap();
-    command.stdout(log.try_clone().unwrap()).stderr(log);
-    let mut server = ChildGuard::spawn(&mut command).unwrap();
-    wait_until("the server answers", Duration::from_secs(20), || {
-        let said = || fs::read_to_string(sandbox.path().join("serve.log")).unwrap();
-        assert_eq!(
-            server.try_wait().unwrap(),
-            None,
-            "farseek serve ended: {}",
-            said()
-        );
-        TcpStream::connect(address).is_ok()
-    });
-    (server, format!("http://{address}/"))
 }
 
 /// Asks everything that must not wait for the server.
@@ -115,22 +92,53 @@ fn metadata_answers_and_the_read_ends_with_eio_by_the_deadline() {
 }
 
 #[test]
+fn every_way_of_reading_ends_by_the_deadline() {
+    with_stopped_server("every_way_of_reading_ends_by_the_deadline", |mount, _| {
+        let start = Instant::now();
+        let readers: Vec<_> = (1_u64..)
+            .zip(ReadKind::ALL)
+            .map(|(number, kind)| (kind, reader(mount.path(), kind, number).spawn().unwrap()))
+            .collect();
+        for (kind, mut reader) in readers {
+            let status = reader
+                .wait_within(3 * STALL)
+                .unwrap_or_else(|e| panic!("{kind:?}: {e}"));
+            let took = start.elapsed();
+            assert!(took < STALL + 2 * SECOND, "{kind:?} took {took:?}");
+            let failed = match kind {
+                ReadKind::Fault | ReadKind::RandomFault => {
+                    status.signal() == Some(Signal::SIGBUS as i32)
+                }
+                // Targets may be in memory from the start.
+                ReadKind::Readlink => matches!(status.code(), Some(0 | nix::libc::EIO)),
+                _ => status.code() == Some(Errno::EIO as i32),
+            };
+            assert!(failed, "{kind:?} ended with {status}");
+        }
+    });
+}
+
+/// A reader of something that no other reader of the same kind has made the mount fetch.
+fn reader(mount: &Path, kind: ReadKind, number: u64) -> Reader {
+    let name = match kind {
+        ReadKind::Readlink => "link",
+        ReadKind::Execute => "program",
+        _ => "big",
+    };
+    // In the middle of a block: a page fault also reads the pages around it.
+    Reader {
+        kind,
+        path: mount.join(name),
+        offset: number * 100 * BLOCK + BLOCK / 2,
+    }
+}
+
+#[test]
 fn a_killed_reader_dies_within_a_second_in_every_way_of_waiting() {
     let test = "a_killed_reader_dies_within_a_second_in_every_way_of_waiting";
     with_stopped_server(test, |mount, _| {
         for (number, kind) in (1_u64..).zip(ReadKind::ALL) {
-            let name = match kind {
-                ReadKind::Readlink => "link",
-                ReadKind::Execute => "program",
-                _ => "big",
-            };
-            let offset = number * 100 * BLOCK + BLOCK / 2;
-            let reader = Reader {
-                kind,
-                path: mount.path().join(name),
-                offset,
-            };
-            let mut reader = reader.spawn().unwrap();
+            let mut reader = reader(mount.path(), kind, number).spawn().unwrap();
             std::thread::sleep(SECOND / 2);
             if kind == ReadKind::Readlink && reader.try_wait().unwrap().is_some() {
                 // Targets may be in memory from the start: then there is nothing to wait for.
