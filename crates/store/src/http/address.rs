@@ -46,10 +46,6 @@ impl Address {
         }
     }
 
-    pub(super) fn is_https(&self) -> bool {
-        self.base.scheme() == "https"
-    }
-
     /// The address for messages.
     pub(super) fn location(&self) -> String {
         redacted(&self.base).trim_end_matches('/').to_owned()

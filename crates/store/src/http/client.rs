@@ -132,8 +132,13 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(address: &Address, options: &HttpOptions) -> Result<Self> {
         let location = address.location();
+        let tls = tls::config().map_err(|error| StoreError::Unavailable {
+            location: location.clone(),
+            reason: "TLS cannot be set up".to_owned(),
+            source: Some(error.into()),
+        })?;
         let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config(&location, address.is_https())?)
+            .tls_backend_preconfigured(tls)
             .user_agent(concat!("farseek/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects(options.redirects))
             .referer(false)
@@ -288,18 +293,20 @@ impl Client {
 /// Follows up to `limit` redirects, never from `https` to `http`.
 fn redirects(limit: usize) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
-        let was_https = attempt
-            .previous()
-            .last()
-            .is_some_and(|url| url.scheme() == "https");
-        if was_https && attempt.url().scheme() != "https" {
-            attempt.error("it redirects from https to http, which is refused")
-        } else if attempt.previous().len() > limit {
-            attempt.error(format!("it redirects more than {limit} times"))
-        } else {
-            attempt.follow()
+        match against(attempt.previous(), attempt.url(), limit) {
+            Some(reason) => attempt.error(reason),
+            None => attempt.follow(),
         }
     })
+}
+
+/// What speaks against going on to `next` after `previous`.
+fn against(previous: &[Url], next: &Url, limit: usize) -> Option<String> {
+    let secure = previous.iter().any(|url| url.scheme() == "https");
+    if secure && next.scheme() != "https" {
+        return Some("it redirects from https to http, which is refused".to_owned());
+    }
+    (previous.len() > limit).then(|| format!("it redirects more than {limit} times"))
 }
 
 /// The error of an answer that is none.
@@ -374,4 +381,32 @@ pub(super) async fn next_piece(
 ) -> Result<Option<Bytes>> {
     let piece = Patience::new(stall).wait(source, response.chunk()).await?;
     piece.map_err(|error| unavailable(source, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_end_and_never_give_up_encryption() {
+        let urls = |texts: &[&str]| -> Vec<Url> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let next = |text: &str| text.parse::<Url>().unwrap();
+        let plain = urls(&["http://a/", "http://b/"]);
+        assert_eq!(against(&plain, &next("http://c/"), 2), None);
+        assert_eq!(against(&plain, &next("https://c/"), 2), None);
+        assert!(
+            against(&plain, &next("http://c/"), 1)
+                .unwrap()
+                .contains("more than 1 times")
+        );
+        let secure = urls(&["https://a/"]);
+        assert_eq!(against(&secure, &next("https://b/"), 2), None);
+        assert!(
+            against(&secure, &next("http://b/"), 2)
+                .unwrap()
+                .contains("refused")
+        );
+    }
 }
