@@ -1,27 +1,35 @@
 //! A user without any rights, in a user namespace of its own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
 use farseek_testkit::mount::{Sandbox, is_mounted};
 use farseek_testkit::{Need, need};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::remote::{Remote, TAG};
 
 const NOBODY: u32 = 65_534;
 
-/// Opens `/dev/fuse` to everybody for as long as it lives.
+/// Opens `/dev/fuse` to everybody for as long as it lives. Tests that change its mode, of other
+/// crates too, take turns by this lock, or one would restore what another one needs.
 struct OpenDevice {
     before: fs::Permissions,
+    _turn: Flock<File>,
 }
 
 impl OpenDevice {
     fn new() -> Self {
+        let lock = File::create(std::env::temp_dir().join("farseek-test-device.lock")).unwrap();
+        let turn = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
         let before = fs::metadata("/dev/fuse").unwrap().permissions();
         fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
-        Self { before }
+        Self {
+            before,
+            _turn: turn,
+        }
     }
 }
 
