@@ -47,7 +47,10 @@ pub struct FsOptions {
 
 impl Default for FsOptions {
     fn default() -> Self {
-        Self { tag_namespace: None, lock_timeout: Duration::from_secs(5) }
+        Self {
+            tag_namespace: None,
+            lock_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -80,7 +83,10 @@ impl FsRepository {
     }
 
     fn new(root: &Path, options: FsOptions) -> Self {
-        let FsOptions { tag_namespace, lock_timeout } = options;
+        let FsOptions {
+            tag_namespace,
+            lock_timeout,
+        } = options;
         let location = format!("file:{}", root.display());
         let store = |path, what| Arc::new(HashStore::new(path, what, location.clone()));
         Self {
@@ -138,7 +144,10 @@ impl Repository for FsRepository {
 
     async fn has_object(&self, digest: &Digest) -> Result<bool> {
         let digest = *digest;
-        with(&self.objects, move |store| Ok(store.size(&digest)?.is_some())).await
+        with(&self.objects, move |store| {
+            Ok(store.size(&digest)?.is_some())
+        })
+        .await
     }
 
     async fn get_object(&self, digest: &Digest) -> Result<Object> {
@@ -148,8 +157,10 @@ impl Repository for FsRepository {
 
     async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest> {
         let (digest, bytes) = rules::encode(object)?;
-        with(&self.objects, move |store| object::put(store, &digest, &bytes, options.deferred))
-            .await?;
+        with(&self.objects, move |store| {
+            object::put(store, &digest, &bytes, options.deferred)
+        })
+        .await?;
         Ok(digest)
     }
 
@@ -173,11 +184,23 @@ impl Repository for FsRepository {
 
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
         let digest = *digest;
-        with(&self.payloads, move |store| store.open(&digest).map(|(file, _)| Some(file))).await
+        let opened = with(&self.payloads, move |store| store.open(&digest)).await;
+        match opened {
+            Err(error) if error.is_not_found() => Ok(None),
+            opened => opened.map(|(file, _)| Some(file)),
+        }
     }
 
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)> {
         payload::put(Arc::clone(&self.payloads), body, options).await
+    }
+
+    async fn adopt_payload(&self, digest: &Digest, path: &Path) -> Result<()> {
+        let (digest, path) = (*digest, path.to_owned());
+        with(&self.payloads, move |store| {
+            store.adopt(&digest, &path, durable::SHARED_FILE)
+        })
+        .await
     }
 
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
@@ -206,7 +229,8 @@ impl Repository for FsRepository {
 
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         let (name, target, user) = (name.clone(), *target, user.to_owned());
-        self.with_tags(move |tags| tags.push(&name, &target, &user)).await
+        self.with_tags(move |tags| tags.push(&name, &target, &user))
+            .await
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 
 /// What a folder of tags holds.
@@ -69,7 +70,7 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// The bytes are *not* checked against the digest: the reader does that.
     async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload>;
 
-    /// The payload as an open local file, where it is one.
+    /// The payload as an open local file, where it is there and is one.
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
         let _ = digest;
         Ok(None)
@@ -78,6 +79,18 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Stores a payload under the digest of its bytes, hashed on the way. Returns the digest and
     /// the number of bytes. Does not store the blob object.
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)>;
+
+    /// Takes the local file at `path` over as the payload `digest`, which the caller has verified
+    /// and nobody else has open: by rename where that can be. It is gone from `path` afterwards.
+    /// Does not store the blob object.
+    async fn adopt_payload(&self, digest: &Digest, path: &Path) -> Result<()> {
+        let _ = (digest, path);
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "take a file over as a payload",
+            location,
+        })
+    }
 
     /// Removes a payload; one that is not there is no error.
     async fn remove_payload(&self, digest: &Digest) -> Result<()>;

@@ -80,6 +80,22 @@ impl Temp {
         Self::create(path)
     }
 
+    /// Takes the file at `source` over under a new name in the directory `work`: by rename where
+    /// both are in one file system, otherwise as a copy, after which `source` is removed.
+    pub(super) fn take_over(work: &Path, source: &Path) -> Result<(Self, File)> {
+        let (temp, mut file) = Self::create_in(work)?;
+        match fs::rename(source, &temp.path) {
+            Ok(()) => file = File::open(&temp.path).map_err(StoreError::io("open", &temp.path))?,
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                let mut from = File::open(source).map_err(StoreError::io("open", source))?;
+                io::copy(&mut from, &mut file).map_err(StoreError::io("copy", source))?;
+                fs::remove_file(source).map_err(StoreError::io("remove", source))?;
+            }
+            Err(error) => return Err(StoreError::io("rename", source)(error)),
+        }
+        Ok((temp, file))
+    }
+
     /// Ours alone until it is [`seal`]ed.
     fn try_create(path: &Path) -> io::Result<File> {
         OpenOptions::new()

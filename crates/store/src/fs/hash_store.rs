@@ -106,6 +106,19 @@ impl HashStore {
         Temp::create_in(&self.root.join("work"))
     }
 
+    /// Takes the complete file at `path` over as that of `digest`, which it is known to be. It is
+    /// gone from `path` afterwards.
+    pub(super) fn adopt(&self, digest: &Digest, path: &Path, mode: u32) -> Result<()> {
+        let length = fs::metadata(path)
+            .map_err(StoreError::io("look at", path))?
+            .len();
+        if self.reuse(digest, |_, size| size == length)? {
+            return fs::remove_file(path).map_err(StoreError::io("remove", path));
+        }
+        let (temp, file) = Temp::take_over(&self.root.join("work"), path)?;
+        self.finish(digest, temp, file, mode, false)
+    }
+
     /// Makes the complete file `temp` that of `digest`, now or at the next [`publish`].
     ///
     /// [`publish`]: Self::publish
