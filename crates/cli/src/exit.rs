@@ -61,7 +61,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure to be returned as an error: what happened, to what, what to do.
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn error(code: Code, message: impl Into<String>) -> anyhow::Error {
         Self {
             code,
             message: message.into(),
@@ -71,12 +71,12 @@ impl Failure {
 
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
-        Self::new(Code::Usage, message)
+        Self::error(Code::Usage, message)
     }
 
     /// Something that is not there.
     pub(crate) fn not_found(message: impl Into<String>) -> anyhow::Error {
-        Self::new(Code::NotFound, message)
+        Self::error(Code::NotFound, message)
     }
 }
 
@@ -208,6 +208,9 @@ fn code_of_store(error: &StoreError) -> Option<Code> {
         StoreError::Unavailable { .. } => Some(Code::Unreachable),
         StoreError::Denied { .. } => Some(Code::Denied),
         StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => Some(Code::Corrupt),
+        StoreError::Invalid {
+            what: "repository", ..
+        } => Some(Code::NotFound),
         StoreError::Invalid { .. } => Some(Code::Usage),
         StoreError::Locked { .. } => Some(Code::Busy),
         _ => None,

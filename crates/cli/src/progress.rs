@@ -20,8 +20,6 @@ pub(crate) enum Progress {
     Bar(ProgressBar),
     /// Lines.
     Plain(Mutex<Plain>),
-    /// Nothing at all.
-    Silent,
 }
 
 /// What the plain lines are made of.
@@ -81,7 +79,6 @@ impl CommitProgress for Progress {
                 plain.total_files = files;
                 plain.total_bytes = bytes;
             }
-            Self::Silent => {}
         }
     }
 
@@ -94,7 +91,6 @@ impl CommitProgress for Progress {
                     note(line);
                 }
             }
-            Self::Silent => {}
         }
     }
 }

@@ -89,5 +89,5 @@ pub(crate) async fn end(mounted: MountedEnvironment) {
 
 /// The error of a command that was asked to end.
 fn interrupted() -> anyhow::Error {
-    Failure::new(Code::Interrupted, "interrupted")
+    Failure::error(Code::Interrupted, "interrupted")
 }

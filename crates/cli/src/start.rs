@@ -7,6 +7,7 @@ use crate::args::{Cli, Command};
 use crate::commands;
 use crate::config::Config;
 use crate::environment::Environment;
+use crate::exit::{self, Failure};
 use crate::log;
 use crate::output::Output;
 
@@ -16,7 +17,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let mut config = match cli.command {
         // These work whatever is configured.
         Command::Version | Command::Completions(_) => Config::default_for(&environment),
-        _ => Config::load(&environment)?,
+        _ => Config::load(&environment).map_err(as_usage)?,
     };
     if let Some(file) = cli.log.log_file {
         let absolute = std::path::absolute(&file);
@@ -47,5 +48,13 @@ fn quiet_filter(command: &Command) -> &'static str {
     match command {
         Command::Mount(_) | Command::Serve(_) => "warn",
         _ => "warn,farseek_reader=off",
+    }
+}
+
+/// A configuration that is wrong is wrong usage, unless it is for instance not readable.
+fn as_usage(error: anyhow::Error) -> anyhow::Error {
+    match exit::code(&error) {
+        exit::Code::Other => Failure::usage(exit::message(&error)),
+        _ => error,
     }
 }

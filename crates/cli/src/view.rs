@@ -169,7 +169,7 @@ impl LinkBudget {
         self.followed += 1;
         if self.followed > MAX_LINKS {
             let message = format!("'{path}' leads through more than {MAX_LINKS} symbolic links");
-            return Err(Failure::new(Code::Other, message));
+            return Err(Failure::error(Code::Other, message));
         }
         Ok(())
     }

@@ -1,15 +1,8 @@
 //! Commands on repositories: the round trip of a directory, tags, listings, and wrong input.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where its surroundings are broken"
-)]
-
-mod common;
-
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use common::{Place, fixture};
+use crate::place::{Place, fixture};
 use insta::assert_snapshot;
 use serde_json::Value;
 
@@ -250,7 +243,7 @@ fn wrong_input_gets_one_sentence_and_a_code() {
     farseek: there is no remote 'origin': no remote is configured; a path must contain a '/' (./origin)
     "#);
     assert_snapshot!(told(&["ls", "x", "-r", "/no/where"]), @r#"
-    exit 2
+    exit 3
     farseek: cannot open the repository: '/no/where' is not a valid repository: there is nothing there
     "#);
     assert_snapshot!(told(&["ls", "x", "-r", "s3://bucket/x"]), @r#"

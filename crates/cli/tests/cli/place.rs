@@ -1,10 +1,5 @@
 //! A `farseek` whose home, configuration and repository are in a temporary directory.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where its surroundings are broken"
-)]
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 

@@ -1,0 +1,11 @@
+//! The command line, run as a user would: its words, its exit codes, what it leaves behind.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where its surroundings are broken"
+)]
+
+mod demo;
+mod interface;
+mod place;
+mod repository;
