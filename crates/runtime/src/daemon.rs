@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_child_that_is_ready_is_left_alone() {
-        let spawned = shell("echo ready; exec sleep 0.2").unwrap();
+        let spawned = shell("echo ready; exec sleep 0.1 >/dev/null 2>&1").unwrap();
         assert!(
             matches!(spawned, Spawned::Ready(pid) if pid > 0),
             "{spawned:?}"

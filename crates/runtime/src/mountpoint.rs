@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use farseek_vfs::fuse::{MountEntry, read_mountinfo};
 use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use crate::error::{Result, RuntimeError};
@@ -46,13 +47,22 @@ pub fn check(path: &Path, options: MountpointOptions) -> Result<PathBuf> {
     judge(found, options)
 }
 
+/// Refuses a path where one of ours is on top, dead or alive.
 fn refuse_mounted(mounts: &[MountEntry], path: &Path) -> Result<()> {
-    match mounts.iter().rfind(|mount| mount.mountpoint == path) {
-        Some(mount) if mount.is_farseek() => Err(RuntimeError::AlreadyMounted {
+    let on_top = mounts.iter().rfind(|mount| mount.mountpoint == path);
+    let Some(mount) = on_top.filter(|mount| mount.is_farseek()) else {
+        return Ok(());
+    };
+    // Attributes come from the kernel's memory for ever, dead or alive; totals never do.
+    let asked = path.to_owned();
+    match ask(PATIENCE, move || statvfs(&asked)) {
+        Some(Err(Errno::ENOTCONN)) => Err(RuntimeError::DeadMount {
+            path: path.to_owned(),
+        }),
+        _ => Err(RuntimeError::AlreadyMounted {
             path: path.to_owned(),
             source_name: mount.source.clone(),
         }),
-        _ => Ok(()),
     }
 }
 

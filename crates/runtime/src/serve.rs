@@ -30,6 +30,9 @@ impl Default for ServeOptions {
 /// Serves `mounted` until it has been unmounted by anyone, or `SIGINT`, `SIGTERM` or `SIGHUP`
 /// comes: then it is unmounted, lazily if it is in use.
 ///
+/// It hears signals from its first poll on. One that comes before kills the process, unless the
+/// caller listens, and leaves a dead mount behind: listen before mounting.
+///
 /// # Errors
 /// Signals cannot be waited for, or serving broke down.
 pub async fn serve(mounted: MountedEnvironment, options: ServeOptions) -> Result<()> {

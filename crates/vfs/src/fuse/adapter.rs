@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use farseek_object::NodeKind;
+use farseek_reader::BlobReader;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
     Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
@@ -85,17 +86,13 @@ impl Adapter {
         }
     }
 
-    /// Answers now or, from a task, later. Returns whether it is later.
-    fn reply_bytes(&self, request: &Request, reading: Result<Reading>, reply: ReplyData) -> bool {
+    /// Answers now or, from a task, later.
+    fn reply_bytes(&self, request: &Request, reading: Result<Reading>, reply: ReplyData) {
         match reading {
             Ok(Reading::Ready(bytes)) => reply.data(&bytes),
+            Ok(Reading::Pending(pending)) => self.wait(request, pending, reply),
             Err(error) => reply.error(fuse_errno(&error)),
-            Ok(Reading::Pending(pending)) => {
-                self.wait(request, pending, reply);
-                return true;
-            }
         }
-        false
     }
 
     fn wait(&self, request: &Request, pending: PendingRead, reply: ReplyData) {
@@ -109,12 +106,11 @@ impl Adapter {
         });
     }
 
-    /// Loads the links that a listing will ask for next.
-    fn load_links_after(&self, link: NodeId) {
-        for blob in self.vfs.links_to_load_with(link) {
-            let runtime = &self.runtime;
-            runtime.spawn(async move {
-                // A failure shows when somebody reads this link.
+    /// Loads blobs that nobody waits for yet.
+    fn load(&self, blobs: Vec<BlobReader>) {
+        for blob in blobs {
+            self.runtime.spawn(async move {
+                // A failure shows when somebody reads it.
                 let _ = blob.read_at(0..blob.size()).await;
             });
         }
@@ -239,11 +235,13 @@ impl Filesystem for Adapter {
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let link = node(ino);
         let reading = link.clone().and_then(|link| self.vfs.readlink(link));
-        if self.reply_bytes(request, reading, reply)
-            && let Ok(link) = link
-        {
-            self.load_links_after(link);
-        }
+        // What comes next is found out before the answer lets the caller ask for it.
+        let ahead = match (&link, &reading) {
+            (Ok(link), Ok(Reading::Pending(_))) => self.vfs.links_to_load_with(*link),
+            _ => Vec::new(),
+        };
+        self.reply_bytes(request, reading, reply);
+        self.load(ahead);
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

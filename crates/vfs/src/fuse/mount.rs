@@ -21,9 +21,12 @@ use super::unmount::{Detach, unmount_path};
 use super::watch::Watch;
 use crate::vfs::Vfs;
 
-/// How long a dropped mount may take to end after it was taken out of the tree, and again after
-/// its connection was cut.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a dropped mount may take to end after it was unmounted or its connection was cut:
+/// nothing but its own threads is waited for then.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one may take that was detached before, and may have users that nobody can cut off.
+const DETACHED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the kernel lets the owner of a connection cut it.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
@@ -171,12 +174,16 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        self.unmount.0.unmount_whatever();
-        if !self.wait_for(END_PATIENCE) {
-            self.shared.cut_connection();
-        }
+        let unmounted = self.unmount.0.unmount_whatever();
+        let patience = if unmounted {
+            END_PATIENCE
+        } else {
+            DETACHED_PATIENCE
+        };
+        let ended =
+            self.wait_for(patience) || self.shared.cut_connection() && self.wait_for(END_PATIENCE);
         let path = self.shared.mountpoint.display();
-        if !self.wait_for(END_PATIENCE) {
+        if !ended {
             tracing::warn!(mountpoint = %path, "still in use: it ends with its last user");
             return;
         }
@@ -199,7 +206,7 @@ impl Unmounter {
     /// # Errors
     /// [`MountError::Busy`] when it is in use and `detach` says to leave it then.
     pub fn unmount(&self, detach: Detach) -> Result<(), MountError> {
-        self.0.unmount(detach)
+        self.0.unmount(detach).map(|_| ())
     }
 
     /// Whether the mount has ended.
@@ -220,7 +227,12 @@ impl Unmounter {
 impl Shared {
     /// The mount that was just made at `mountpoint`.
     fn find(mountpoint: PathBuf) -> Result<Self, MountError> {
-        let entries = mountinfo::read()?;
+        let entries = mountinfo::read().inspect_err(|_| {
+            // It was made a moment ago, and nobody else will take it away.
+            if let Err(error) = unmount_path(&mountpoint, Detach::Lazily) {
+                tracing::warn!(%error, "left behind");
+            }
+        })?;
         let ours = mountinfo::topmost(&entries, &mountpoint).filter(|entry| entry.is_farseek());
         match ours.cloned() {
             Some(entry) => Ok(Self {
@@ -275,44 +287,56 @@ impl Shared {
         }
     }
 
-    fn unmount(&self, detach: Detach) -> Result<(), MountError> {
-        let entries = mountinfo::read()?;
-        let same =
-            |entry: &&MountEntry| entry.id == self.entry.id && entry.device == self.entry.device;
+    /// Returns whether there was anything to unmount.
+    fn unmount(&self, detach: Detach) -> Result<bool, MountError> {
         // Its number and device may be given to another mount once it is gone. It is gone when
         // the session has ended well; one that broke down leaves the mount behind.
-        let ended_well = self.wait(Some(Duration::ZERO)) && self.outcome().is_ok();
-        let Some(entry) = entries.iter().find(same).filter(|_| !ended_well) else {
-            return Ok(());
+        if self.wait(Some(Duration::ZERO)) && self.outcome().is_ok() {
+            return Ok(false);
+        }
+        let entries = mountinfo::read()?;
+        let ours = (self.entry.id, &self.entry.device);
+        let Some(entry) = entries
+            .iter()
+            .find(|entry| (entry.id, &entry.device) == ours)
+        else {
+            return Ok(false);
         };
         match mountinfo::topmost(&entries, &entry.mountpoint) {
-            Some(top) if top.id == entry.id => unmount_path(&entry.mountpoint, detach),
+            Some(top) if top.id == entry.id => {
+                unmount_path(&entry.mountpoint, detach).map(|()| true)
+            }
             _ => Err(MountError::Covered {
                 path: entry.mountpoint.clone(),
             }),
         }
     }
 
-    /// Unmounts, from under its users if there are any; a failure is only logged.
-    fn unmount_whatever(&self) {
+    /// Unmounts, from under its users if there are any; a failure is only logged. Returns whether
+    /// it did.
+    fn unmount_whatever(&self) -> bool {
         let result = match self.unmount(Detach::WhenIdle) {
             Err(MountError::Busy { .. }) => self.unmount(Detach::ByForce),
             other => other,
         };
-        if let Err(error) = result {
+        result.unwrap_or_else(|error| {
             tracing::warn!(%error, "left behind");
-        }
+            false
+        })
     }
 
-    /// Has the kernel end every request and every use of the mount, as if we had died.
-    fn cut_connection(&self) {
+    /// Has the kernel end every request and every use of the mount, as if we had died. Returns
+    /// whether it does.
+    fn cut_connection(&self) -> bool {
         let Some(minor) = self.entry.minor() else {
-            return;
+            return false;
         };
         let path = Path::new(CONNECTIONS).join(minor).join("abort");
-        if let Err(error) = std::fs::write(&path, "1") {
+        let result = std::fs::write(&path, "1");
+        if let Err(error) = &result {
             tracing::debug!(path = %path.display(), %error, "cannot cut a connection");
         }
+        result.is_ok()
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn tree<const N: usize>(items: [(&str, Item); N]) -> Tree {
 /// Bytes of which no two pages are alike.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
-        .map(|at| (at ^ (at >> 8) ^ (at >> 16) * 7) as u8)
+        .map(|at| (at ^ (at >> 8) ^ ((at >> 16) * 7)) as u8)
         .collect()
 }
 

@@ -67,7 +67,7 @@ fn dies(kind: ReadKind, signal: Signal) {
 
     let start = Instant::now();
     child.signal(signal).unwrap();
-    let status = child.wait_within(Duration::from_secs(30)).unwrap();
+    let status = child.wait_within(Duration::from_secs(10)).unwrap();
     assert!(
         start.elapsed() < WITHIN,
         "{test}: it took {:?}",

@@ -33,7 +33,9 @@ fn a_dropped_mount_leaves_nothing() {
     };
     let path = mounted.mount().mountpoint().to_owned();
     assert!(is_mounted(&path));
-    assert_eq!(threads("fuser-"), 2);
+    wait_until("both threads serve", Duration::from_secs(10), || {
+        threads("fuser-") == 2
+    });
     assert_eq!(
         (threads("farseek-watch"), threads("farseek-session")),
         (1, 1)
@@ -279,43 +281,19 @@ print(len(set(r)), r[0][0])";
     assert_eq!(python(&mounted, script), "1 5000000\n");
 }
 
-#[test]
-fn users_may_mount_in_a_namespace_of_their_own() {
-    let needs = [
-        Need::Fuse,
-        Need::Root,
-        Need::Program("unshare"),
-        Need::Program("setpriv"),
-    ];
-    if !need("a mount in a user namespace", &needs) {
-        return;
-    }
-    // The test binary is started again as nobody, in its own namespaces, and mounts there.
-    let _device = DeviceForAll::new();
+/// Runs the ignored test `test` as the user nobody, with `wrapper` before it.
+fn run_as_nobody(test: &str, wrapper: &[&str]) {
     let program = tempfile::tempdir().unwrap();
     let copy = program.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    fs::set_permissions(
-        program.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    let for_all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(program.path(), for_all).unwrap();
     let mut command = Command::new("setpriv");
     command
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "unshare",
-            "-Urm",
-        ])
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(wrapper)
         .arg(&copy)
-        .args([
-            "lifecycle::as_nobody",
-            "--exact",
-            "--nocapture",
-            "--ignored",
-        ])
+        .args([test, "--exact", "--nocapture", "--ignored"])
         .env("TMPDIR", "/tmp");
     let output = output_within(&mut command, Duration::from_secs(60)).unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
@@ -324,21 +302,72 @@ fn users_may_mount_in_a_namespace_of_their_own() {
     assert!(text.contains("1 passed"), "{text}");
 }
 
-/// `/dev/fuse` open to every user, as distributions have it, and then as it was.
-struct DeviceForAll(fs::Permissions);
-
-impl DeviceForAll {
-    fn new() -> Self {
-        let before = fs::metadata("/dev/fuse").unwrap().permissions();
-        let for_all = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        fs::set_permissions("/dev/fuse", for_all).unwrap();
-        Self(before)
+#[test]
+fn users_may_mount_in_a_namespace_of_their_own() {
+    let needs = [
+        Need::Fuse,
+        Need::Root,
+        Need::Program("unshare"),
+        Need::Program("setpriv"),
+    ];
+    if need("a mount in a user namespace", &needs) {
+        let _device = DeviceMode::set(0o666);
+        run_as_nobody("lifecycle::as_nobody", &["unshare", "-Urm"]);
     }
 }
 
-impl Drop for DeviceForAll {
+#[test]
+fn users_may_mount_by_the_helper() {
+    let needs = [
+        Need::Fuse,
+        Need::Root,
+        Need::Program("fusermount3"),
+        Need::Program("setpriv"),
+    ];
+    if need("a mount by fusermount3", &needs) {
+        let _device = DeviceMode::set(0o666);
+        run_as_nobody("lifecycle::as_nobody", &[]);
+    }
+}
+
+#[test]
+fn users_without_the_device_are_told() {
+    let needs = [
+        Need::Fuse,
+        Need::Root,
+        Need::Program("fusermount3"),
+        Need::Program("setpriv"),
+    ];
+    if need("a device for root only", &needs) {
+        let _device = DeviceMode::set(0o600);
+        run_as_nobody("lifecycle::as_nobody_without_the_device", &[]);
+    }
+}
+
+/// `/dev/fuse` with another mode for the time of a test, and then as it was. Tests that need it
+/// take turns, whether they are threads or processes.
+struct DeviceMode {
+    before: fs::Permissions,
+    _turn: nix::fcntl::Flock<fs::File>,
+}
+
+impl DeviceMode {
+    fn set(mode: u32) -> Self {
+        let lock = fs::File::create(std::env::temp_dir().join("farseek-test-device.lock")).unwrap();
+        let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let before = fs::metadata("/dev/fuse").unwrap().permissions();
+        let during = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions("/dev/fuse", during).unwrap();
+        Self {
+            before,
+            _turn: lock,
+        }
+    }
+}
+
+impl Drop for DeviceMode {
     fn drop(&mut self) {
-        let _ = fs::set_permissions("/dev/fuse", self.0.clone());
+        let _ = fs::set_permissions("/dev/fuse", self.before.clone());
     }
 }
 
@@ -359,5 +388,25 @@ fn as_nobody() {
     let error = fs::write(directory.path().join("file"), "y").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     drop(mounted);
+    assert!(!is_mounted(directory.path()));
+}
+
+#[test]
+#[ignore = "started by users_without_the_device_are_told"]
+fn as_nobody_without_the_device() {
+    let core = Core::new(&content());
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = core.runtime.handle().clone();
+    let result = mount(
+        Arc::clone(&core.vfs),
+        directory.path(),
+        &MountOptions::new("nobody"),
+        runtime,
+    );
+    let error = result.err().unwrap().to_string();
+    assert!(
+        error.contains("/dev/fuse") && error.contains("ermission denied"),
+        "{error}"
+    );
     assert!(!is_mounted(directory.path()));
 }

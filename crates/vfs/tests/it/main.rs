@@ -1,4 +1,5 @@
 //! The file system against a model, and mounted for real.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod directories;
 mod files;
