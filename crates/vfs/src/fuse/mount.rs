@@ -209,7 +209,7 @@ impl Unmounter {
         self.0.unmount(detach).map(|_| ())
     }
 
-    /// Whether the mount has ended.
+    /// Whether the mount has ended, and with it every thread that served it.
     pub fn has_ended(&self) -> bool {
         self.0.wait(Some(Duration::ZERO))
     }

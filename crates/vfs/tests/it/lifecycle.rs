@@ -17,15 +17,6 @@ fn content() -> Tree {
     tree([("file", file("x"))])
 }
 
-/// Threads of this process whose name starts with `prefix`.
-fn threads(prefix: &str) -> usize {
-    fs::read_dir("/proc/self/task")
-        .unwrap()
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
-        .filter(|name| name.starts_with(prefix))
-        .count()
-}
-
 #[test]
 fn a_dropped_mount_leaves_nothing() {
     let Some(mut mounted) = Mounted::new("dropping", &content()) else {
@@ -33,23 +24,12 @@ fn a_dropped_mount_leaves_nothing() {
     };
     let path = mounted.mount().mountpoint().to_owned();
     assert!(is_mounted(&path));
-    wait_until("both threads serve", Duration::from_secs(10), || {
-        threads("fuser-") == 2
-    });
-    assert_eq!(
-        (threads("farseek-watch"), threads("farseek-session")),
-        (1, 1)
-    );
+    assert_eq!(fs::read(mounted.join("file")).unwrap(), b"x");
+    let unmounter = mounted.mount().unmounter();
+    assert!(!unmounter.has_ended());
     drop(mounted.mount.take());
     assert!(!is_mounted(&path));
-    assert_eq!(
-        (
-            threads("fuser-"),
-            threads("farseek-watch"),
-            threads("farseek-session")
-        ),
-        (0, 0, 0)
-    );
+    assert!(unmounter.has_ended(), "its threads run on");
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
 }
 
@@ -93,7 +73,7 @@ fn anybody_may_unmount_it() {
     succeed(Command::new("umount").arg(mounted.path()));
     mounted.mount().wait().unwrap();
     waiter.join().unwrap().unwrap();
-    assert_eq!(threads("fuser-"), 0);
+    assert!(mounted.mount().unmounter().has_ended());
     // Whoever unmounts next finds it gone, and that is no error.
     mounted
         .mount()
@@ -175,9 +155,10 @@ fn dropping_a_mount_in_use_ends_it_all_the_same() {
     };
     let path = mounted.mount().mountpoint().to_owned();
     let open = fs::File::open(mounted.join("file")).unwrap();
+    let unmounter = mounted.mount().unmounter();
     drop(mounted.mount.take());
     assert!(!is_mounted(&path));
-    assert_eq!(threads("fuser-"), 0, "it still serves");
+    assert!(unmounter.has_ended(), "it still serves");
     let mut byte = [0];
     let error = std::os::unix::fs::FileExt::read_exact_at(&open, &mut byte, 0).unwrap_err();
     assert_eq!(
@@ -193,13 +174,14 @@ fn dropping_a_detached_mount_does_not_wait_for_its_users() {
         return;
     };
     let open = fs::File::open(mounted.join("file")).unwrap();
-    mounted.mount().unmounter().unmount(Detach::Lazily).unwrap();
+    let unmounter = mounted.mount().unmounter();
+    unmounter.unmount(Detach::Lazily).unwrap();
     let start = Instant::now();
     drop(mounted.mount.take());
     assert!(start.elapsed() < Duration::from_secs(10));
     drop(open);
     wait_until("its threads have ended", Duration::from_secs(10), || {
-        threads("fuser-") == 0
+        unmounter.has_ended()
     });
 }
 
@@ -234,7 +216,7 @@ fn it_can_be_unmounted_while_a_read_waits() {
     let status = child.wait_within(Duration::from_secs(10)).unwrap();
     assert!(!status.success(), "it cannot have read anything: {status}");
     wait_until("its threads have ended", Duration::from_secs(10), || {
-        threads("fuser-") == 0
+        unmounter.has_ended()
     });
 }
 
