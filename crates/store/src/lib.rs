@@ -20,13 +20,13 @@ mod location;
 
 pub use chain::{Chain, ChainOptions};
 pub use commit::{CommitOptions, CommitProgress, CommitSummary, commit_directory};
-pub use retry::Backoff;
-pub use http::{HttpOptions, HttpRepository};
-pub use server::{ServeOptions, Server, ServerStats};
 pub use error::{Result, Source, StoreError};
 pub use ext::RepositoryExt;
 pub use fs::{FsOptions, FsRepository};
+pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
 pub use repository::{Repository, TagEntry};
+pub use retry::Backoff;
+pub use server::{ServeOptions, Server, ServerStats};
