@@ -28,6 +28,7 @@ use farseek_object::{
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use self::walk::{NodeKind, Scan};
+use crate::blocking::run;
 use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;
 use crate::repository::Repository;
@@ -112,7 +113,7 @@ pub async fn commit_directory(
     progress: &dyn CommitProgress,
 ) -> Result<CommitSummary> {
     let (root, exclude) = (directory.to_owned(), HashSet::from_iter(options.exclude));
-    let scan = Arc::new(blocking(move || walk::walk(&root, &exclude)).await?);
+    let scan = Arc::new(run(move || walk::walk(&root, &exclude)).await?);
     let mut summary = count(&scan);
     progress.found(summary.files + summary.symlinks, summary.bytes);
 
@@ -123,7 +124,7 @@ pub async fn commit_directory(
     repository.publish().await?;
 
     let header = options.header;
-    let manifest = blocking(move || {
+    let manifest = run(move || {
         scan.check_directories()?;
         build_manifest(&scan, &stored, header)
     })
@@ -143,23 +144,6 @@ pub async fn commit_directory(
         .map_err(|source| unencodable(directory, &source))?;
     summary.layer = repository.put_object(&Object::Layer(layer), put).await?;
     Ok(summary)
-}
-
-/// Runs `work` where blocking is allowed.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(StoreError::Unavailable {
-                location: "the commit".to_owned(),
-                reason: "the program is ending".to_owned(),
-                source: None,
-            }),
-        },
-    }
 }
 
 fn unencodable(directory: &Path, error: &farseek_object::ObjectError) -> StoreError {

@@ -20,7 +20,6 @@ use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
 
-mod blocking;
 mod durable;
 mod file;
 mod stage;
@@ -32,7 +31,7 @@ mod owner;
 mod lock;
 mod tags;
 
-use blocking::run;
+use crate::blocking::run;
 use hash_store::HashStore;
 use tags::TagStore;
 

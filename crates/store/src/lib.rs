@@ -8,6 +8,7 @@ mod error;
 mod payload;
 mod repository;
 mod ext;
+mod blocking;
 mod retry;
 mod http;
 mod server;

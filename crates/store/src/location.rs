@@ -165,7 +165,7 @@ pub async fn open(location: &Location, options: &OpenOptions) -> Result<Arc<dyn 
         Place::Web(url) => Ok(Arc::new(location.open_web(url, options)?)),
         Place::Directory(_) => {
             let (location, options) = (location.clone(), *options);
-            let opened = crate::commit::blocking(move || {
+            let opened = crate::blocking::run(move || {
                 let path = location.path().expect("the place is a directory");
                 location.open_directory(path, &options)
             });

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::walk::{NodeKind, Scan, changed};
 use super::{CommitProgress, read};
+use crate::blocking::run;
 use crate::error::Result;
 use crate::payload::PutOptions;
 use crate::repository::Repository;
@@ -102,7 +103,7 @@ async fn small(
         read.collect::<Result<Vec<_>>>()
     };
     let mut stored = Vec::new();
-    for (at, bytes) in super::blocking(read).await? {
+    for (at, bytes) in run(read).await? {
         let size = bytes.len() as u64;
         let body = stream::iter([Ok(bytes)]).boxed();
         let (digest, _) = repository.put_payload(body, put_options(scan, at)).await?;

@@ -15,9 +15,9 @@ use farseek_object::{Digest, Hasher};
 use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::blocking::run;
 use super::durable::{self, SHARED_FILE, Temp};
 use super::hash_store::HashStore;
+use crate::blocking::run;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::rules::clamp;

@@ -7,7 +7,7 @@ use tokio::task;
 use crate::error::{Result, StoreError};
 
 /// Runs `work` where blocking is allowed. Once begun it is finished, even when nobody awaits it.
-pub(super) async fn run<T: Send + 'static>(
+pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match task::spawn_blocking(work).await {
@@ -15,7 +15,7 @@ pub(super) async fn run<T: Send + 'static>(
         Err(error) => match error.try_into_panic() {
             Ok(payload) => panic::resume_unwind(payload),
             Err(_) => Err(StoreError::Unavailable {
-                location: "the local repository".into(),
+                location: "the file system".into(),
                 reason: "the program is ending".into(),
                 source: None,
             }),
