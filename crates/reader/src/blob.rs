@@ -10,7 +10,7 @@ use farseek_object::Digest;
 use crate::block::{BlockIndex, BlockKey, Layout, PayloadId};
 use crate::error::ReadError;
 use crate::fetch::Fetch;
-use crate::flight::{Claim, Waiter};
+use crate::flight::{Claim, Joined, Waiter};
 use crate::plan::coalesce;
 use crate::shared::Shared;
 
@@ -101,10 +101,13 @@ impl BlobReader {
             counters.hits.add(1);
             return Part::Here(block);
         }
-        let (waiter, claim) = self.shared.flights.join(key);
-        let Some(claim) = claim else {
-            counters.joined.add(1);
-            return Part::Coming(waiter);
+        let (waiter, claim) = match self.shared.flights.join(key) {
+            Joined::Claimed(waiter, claim) => (waiter, claim),
+            Joined::Coming(waiter) => {
+                counters.joined.add(1);
+                return Part::Coming(waiter);
+            }
+            Joined::Failed(error) => return Part::Failed(error),
         };
         // Between the look and the claim another fetch may have brought it and ended.
         if let Some(block) = self.shared.cache.get(&key) {
@@ -141,6 +144,7 @@ impl fmt::Debug for BlobReader {
 enum Part {
     Here(Bytes),
     Coming(Waiter),
+    Failed(ReadError),
 }
 
 impl Part {
@@ -148,6 +152,7 @@ impl Part {
         match self {
             Self::Here(block) => Ok(block),
             Self::Coming(waiter) => waiter.wait().await,
+            Self::Failed(error) => Err(error),
         }
     }
 }

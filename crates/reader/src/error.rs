@@ -114,6 +114,11 @@ impl ReadError {
         Self::Unavailable { digest, source }
     }
 
+    /// Whether the source may well be back in a moment.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Stalled { .. } | Self::Unavailable { .. })
+    }
+
     /// Whether asking again may help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })

@@ -5,17 +5,23 @@
 //! because its runtime ends, fails its waiters: nobody waits for a block that nobody brings.
 //! The table holds only what is in flight.
 //!
+//! A block that did not come fails again for a short while without being fetched: see
+//! [`failures`](crate::failures).
+//!
 //! To fetch no block twice: whoever brings a block puts it into the cache *before* it ends the
 //! flight, and whoever has claimed one looks into the cache again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::block::BlockKey;
 use crate::error::ReadError;
+use crate::failures::Failures;
 
 type Outcome = Result<Bytes, ReadError>;
 
@@ -23,40 +29,74 @@ type Outcome = Result<Bytes, ReadError>;
 type Flight = watch::Sender<Option<Outcome>>;
 
 /// All blocks on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Flights {
-    /// Guards the map alone, for the length of a lookup; no other lock is taken under it.
-    table: Mutex<HashMap<BlockKey, Arc<Flight>>>,
+    /// Guards the table alone, for the length of a lookup; no other lock is taken under it.
+    table: Mutex<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    flights: HashMap<BlockKey, Arc<Flight>>,
+    failures: Failures,
+}
+
+/// What comes of asking for a block.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// Nobody is bringing it: whoever asked has to.
+    Claimed(Waiter, Claim),
+    /// Somebody is bringing it.
+    Coming(Waiter),
+    /// Somebody has just failed to bring it.
+    Failed(ReadError),
 }
 
 impl Flights {
+    /// No flights; those that fail are remembered for `memory`.
+    pub(crate) fn new(memory: Duration) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                flights: HashMap::new(),
+                failures: Failures::new(memory),
+            }),
+        }
+    }
+
     /// Joins the flight of a block, and claims it where there is none.
-    pub(crate) fn join(self: &Arc<Self>, key: BlockKey) -> (Waiter, Option<Claim>) {
+    pub(crate) fn join(self: &Arc<Self>, key: BlockKey) -> Joined {
         let mut table = self.lock();
-        if let Some(flight) = table.get(&key) {
-            return (Waiter::new(key, flight), None);
+        if let Some(flight) = table.flights.get(&key) {
+            return Joined::Coming(Waiter::new(key, flight));
+        }
+        if let Some(error) = table.failures.get(&key, Instant::now()) {
+            return Joined::Failed(error);
         }
         let flight = Arc::new(Flight::new(None));
-        table.insert(key, Arc::clone(&flight));
+        table.flights.insert(key, Arc::clone(&flight));
         let waiter = Waiter::new(key, &flight);
-        (
+        let flights = Arc::clone(self);
+        Joined::Claimed(
             waiter,
-            Some(Claim {
-                flights: Arc::clone(self),
+            Claim {
+                flights,
                 key,
                 flight,
-            }),
+            },
         )
     }
 
     /// Whether somebody waits for the block.
     pub(crate) fn has(&self, key: &BlockKey) -> bool {
-        self.lock().contains_key(key)
+        self.lock().flights.contains_key(key)
     }
 
     /// Ends the flight of a block, if there is one, whoever has claimed it.
     pub(crate) fn land(&self, key: &BlockKey, block: Bytes) {
-        let flight = self.lock().remove(key);
+        let mut table = self.lock();
+        table.failures.forget(key);
+        let flight = table.flights.remove(key);
+        drop(table);
         if let Some(flight) = flight {
             settle(&flight, Ok(block));
         }
@@ -65,10 +105,10 @@ impl Flights {
     /// How many blocks are in flight.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().flights.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BlockKey, Arc<Flight>>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,27 +143,33 @@ impl Claim {
         self.flight.borrow().is_some()
     }
 
-    /// Tells everyone who waits that it will not come.
+    /// Tells everyone who waits that it will not come. What somebody has waited for in vain is
+    /// remembered; what nobody has, only guesses at what will be read, may be tried again.
     pub(crate) fn fail(self, error: ReadError) {
-        self.leave();
+        let memorable = error.passes() && self.flight.receiver_count() > 0;
+        self.leave(memorable.then_some(&error));
         settle(&self.flight, Err(error));
     }
 
     /// Takes this flight, and not a later one of the same block, out of the table.
-    fn leave(&self) {
+    fn leave(&self, error: Option<&ReadError>) {
         let mut table = self.flights.lock();
-        if table
-            .get(&self.key)
-            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
-        {
-            table.remove(&self.key);
+        let ours = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
+        if !table.flights.get(&self.key).is_some_and(ours) {
+            return;
+        }
+        table.flights.remove(&self.key);
+        if let Some(error) = error {
+            table
+                .failures
+                .remember(self.key, error.clone(), Instant::now());
         }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.leave();
+        self.leave(None);
         settle(
             &self.flight,
             Err(ReadError::Aborted {
@@ -179,17 +225,29 @@ mod tests {
         }
     }
 
+    fn flights() -> Arc<Flights> {
+        Arc::new(Flights::new(Duration::from_secs(2)))
+    }
+
+    fn claimed(flights: &Arc<Flights>) -> (Waiter, Claim) {
+        match flights.join(key()) {
+            Joined::Claimed(waiter, claim) => (waiter, claim),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn done(waiter: Waiter) -> Outcome {
         waiter.wait().now_or_never().expect("the flight has ended")
     }
 
     #[test]
     fn one_claims_and_all_are_woken() {
-        let flights = Arc::new(Flights::default());
-        let (first, claim) = flights.join(key());
-        let (second, none) = flights.join(key());
-        let claim = claim.unwrap();
-        assert!(none.is_none() && flights.has(&key()) && !claim.is_met());
+        let flights = flights();
+        let (first, claim) = claimed(&flights);
+        let Joined::Coming(second) = flights.join(key()) else {
+            panic!("it is in flight");
+        };
+        assert!(flights.has(&key()) && !claim.is_met());
         flights.land(&key(), Bytes::from_static(b"block"));
         assert!(claim.is_met() && flights.len() == 0);
         drop(claim);
@@ -198,26 +256,41 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_claim_fails_its_waiters() {
-        let flights = Arc::new(Flights::default());
-        let (waiter, claim) = flights.join(key());
+    fn a_dropped_claim_fails_its_waiters_and_is_not_remembered() {
+        let flights = flights();
+        let (waiter, claim) = claimed(&flights);
         drop(claim);
         assert!(matches!(done(waiter), Err(ReadError::Aborted { .. })));
         assert_eq!(flights.len(), 0);
+        claimed(&flights);
     }
 
     #[test]
     fn an_old_claim_leaves_the_next_flight_alone() {
-        let flights = Arc::new(Flights::default());
-        let (_, old) = flights.join(key());
+        let flights = flights();
+        let (_, old) = claimed(&flights);
         flights.land(&key(), Bytes::new());
-        let (waiter, new) = flights.join(key());
-        old.unwrap().fail(ReadError::Aborted {
+        let (waiter, _new) = claimed(&flights);
+        old.fail(ReadError::Aborted {
             digest: Digest::EMPTY,
         });
         assert!(flights.has(&key()));
-        assert!(new.is_some());
         flights.land(&key(), Bytes::from_static(b"new"));
         assert_eq!(done(waiter).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_failure_that_somebody_waited_for_is_remembered_until_the_block_comes() {
+        let flights = flights();
+        let error = || ReadError::broken_body(Digest::EMPTY, "there", "cut".to_owned());
+        let (waiter, claim) = claimed(&flights);
+        drop(waiter);
+        claim.fail(error());
+        let (waiter, claim) = claimed(&flights);
+        claim.fail(error());
+        assert!(done(waiter).is_err());
+        assert!(matches!(flights.join(key()), Joined::Failed(_)));
+        flights.land(&key(), Bytes::new());
+        claimed(&flights);
     }
 }

@@ -11,6 +11,7 @@ mod blob;
 mod block;
 mod cache;
 mod error;
+mod failures;
 mod fetch;
 mod flight;
 mod gate;

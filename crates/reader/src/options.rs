@@ -27,6 +27,9 @@ pub struct ReaderOptions {
     pub fetch_max_bytes: u64,
     /// How long to wait for the next byte before a read fails.
     pub stall: Duration,
+    /// How long a block that could not be fetched fails at once for whoever asks again. The
+    /// kernel asks a second time for what its readahead did not get, and would wait twice.
+    pub failure_memory: Duration,
     /// How failures are retried. A block that has come whole starts the count of attempts again;
     /// the deadline is [`stall`](Self::stall), whatever this says.
     pub retry: Backoff,
@@ -42,6 +45,7 @@ impl Default for ReaderOptions {
             max_fetches: 64,
             fetch_max_bytes: 4 << 20,
             stall: Duration::from_secs(30),
+            failure_memory: Duration::from_secs(2),
             retry: Backoff::default(),
         }
     }

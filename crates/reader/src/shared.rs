@@ -38,7 +38,7 @@ impl Shared {
         let options = options.normalised();
         Self {
             cache: BlockCache::new(options.blob_cache_max_bytes),
-            flights: Arc::default(),
+            flights: Arc::new(Flights::new(options.failure_memory)),
             gates: Gates::new(&options),
             lanes: Lanes::default(),
             pulse: Pulse::new(),

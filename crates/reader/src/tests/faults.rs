@@ -184,6 +184,41 @@ async fn all_waiters_get_the_error_and_the_next_read_asks_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_is_not_waited_for_again_until_it_is_forgotten() {
+    let source = Arc::new(Source::first(&[Act::Hang]));
+    source.add(SIZE);
+    let memory = Duration::from_secs(2);
+    let reader = reader(
+        &source,
+        ReaderOptions {
+            failure_memory: memory,
+            ..options()
+        },
+    );
+    fails(&reader, SIZE, 0..1).await;
+    let begun = Instant::now();
+    let error = fails(&reader, SIZE, 100..200).await;
+    assert!(matches!(error, ReadError::Stalled { .. }), "{error}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    gives(&reader, SIZE, BLOCK..BLOCK + 1).await;
+    assert_eq!(source.ranges().len(), 2, "another block is asked for");
+    tokio::time::sleep(memory).await;
+    gives(&reader, SIZE, 0..1).await;
+    assert_eq!(source.ranges(), [0..BLOCK, BLOCK..2 * BLOCK, 0..BLOCK]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asking_again_might_not_mend_is_asked_each_time() {
+    let source = Arc::new(Source::new(|_, _| Act::Flip(2999)));
+    source.add(SMALL);
+    let defaults = ReaderOptions::default();
+    let reader = reader(&source, defaults);
+    fails(&reader, SMALL, 0..1).await;
+    fails(&reader, SMALL, 0..1).await;
+    assert_eq!(source.ranges().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_ends_at_the_deadline() {
     for act in [
         Act::Hang,

@@ -220,12 +220,14 @@ pub(super) fn unavailable() -> StoreError {
     }
 }
 
-/// Blocks of a page, no whole fetches beyond one, and runs of at most 4 blocks.
+/// Blocks of a page, no whole fetches beyond one, runs of at most 4 blocks, and no memory of
+/// failures.
 pub(super) fn options() -> ReaderOptions {
     ReaderOptions {
         block_size: BlockSize::MIN,
         whole_fetch_max_bytes: 0,
         fetch_max_bytes: 4 * BLOCK,
+        failure_memory: Duration::ZERO,
         ..ReaderOptions::default()
     }
 }
