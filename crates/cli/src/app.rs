@@ -69,8 +69,19 @@ impl App {
 
     /// Opens a remote by its configured name, its URL or its path, in this order.
     pub(crate) async fn remote(&self, specifier: &str) -> Result<Arc<dyn Repository>> {
+        self.remote_of(specifier, 1).await
+    }
+
+    /// As [`remote`](Self::remote), for one of `remotes` that are asked one after the other: each
+    /// has its share of the time, so that one that hangs does not use up what the next needs.
+    pub(crate) async fn remote_of(
+        &self,
+        specifier: &str,
+        remotes: usize,
+    ) -> Result<Arc<dyn Repository>> {
         let address = self.address(specifier)?;
-        self.open(&address).await.with_context(|| {
+        let stall = share(self.stall(), remotes);
+        self.open(&address, stall).await.with_context(|| {
             match self.config.remote.contains_key(specifier) {
                 true => format!("cannot open the remote '{specifier}'"),
                 false => "cannot open the repository".to_owned(),
@@ -96,10 +107,10 @@ impl App {
         )))
     }
 
-    async fn open(&self, address: &str) -> Result<Arc<dyn Repository>> {
+    async fn open(&self, address: &str, stall: Duration) -> Result<Arc<dyn Repository>> {
         let location: Location = address.parse()?;
         let options = OpenOptions {
-            stall: self.stall(),
+            stall,
             ..OpenOptions::default()
         };
         Ok(farseek_store::open(&location, &options).await?)
@@ -190,6 +201,11 @@ pub(crate) async fn spawn_in_background(more: &[OsString]) -> Result<u32> {
     }
 }
 
+/// What each of `remotes` may take of `stall`.
+fn share(stall: Duration, remotes: usize) -> Duration {
+    stall / u32::try_from(remotes.max(1)).unwrap_or(u32::MAX)
+}
+
 /// Whether a repository has ever been made at `root`; an empty directory is none.
 fn is_there(root: &Path) -> Result<bool> {
     match std::fs::read_dir(root) {
@@ -197,5 +213,19 @@ fn is_there(root: &Path) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         // A file, or no permission: opening it says what is wrong.
         Err(_) => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remotes_share_the_time_a_read_has() {
+        let stall = Duration::from_secs(30);
+        let table = [(0, 30), (1, 30), (2, 15), (3, 10)];
+        for (remotes, seconds) in table {
+            assert_eq!(share(stall, remotes), Duration::from_secs(seconds));
+        }
     }
 }

@@ -23,6 +23,7 @@ use farseek_runtime::{MountRequest, MountedEnvironment, check_mountpoint, mount}
 use farseek_store::{
     Chain, ChainOptions, FsOptions, FsRepository, Repository, ServeOptions, Server,
 };
+use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -30,6 +31,7 @@ use self::report::{Report, Step};
 use super::commit::commit;
 use crate::app::{App, spawn_in_background};
 use crate::args::JsonArgs;
+use crate::exit::{Code, Failure};
 use crate::output::note;
 use crate::signals::{self, Signals};
 use crate::size;
@@ -50,6 +52,9 @@ const REPORT: &str = "report";
 
 /// How long a counter of the server may lag behind what a client has received.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// What the demo needs beside its large file: two copies of this program, and the small files.
+const BESIDES: u64 = 256 << 20;
 
 /// `farseek demo`.
 #[derive(Debug, Args)]
@@ -128,7 +133,7 @@ async fn keep(args: &DemoArgs, app: &mut App) -> Result<()> {
     app.output.line(format_args!("  ls -l {mountpoint}"))?;
     app.output.line(format_args!("  {mountpoint}/bin/hello"))?;
     app.output.line(format_args!(
-        "  tail -c 100 {mountpoint}/{} | xxd",
+        "  tail -c 64 {mountpoint}/{} | od -A n -t x1",
         scene::LARGE
     ))?;
     app.output.line("This ends it and removes everything:")?;
@@ -241,6 +246,7 @@ async fn perform(
         .with_context(|| format!("cannot make {}", mountpoint.display()))?;
     // Before the large file is made: nothing is worse than to hear it afterwards.
     check_mountpoint(&mountpoint, Default::default())?;
+    check_space(directory, args.size)?;
     let repository = signals.unless(prepare(args, app, directory)).await?;
     let server = Server::bind(
         repository,
@@ -282,6 +288,26 @@ async fn perform(
             Err(error)
         }
     }
+}
+
+/// Refuses to begin what would fill the disk.
+fn check_space(directory: &Path, size: u64) -> Result<()> {
+    let place = directory.parent().unwrap_or(directory);
+    let found = statvfs(place)
+        .with_context(|| format!("cannot look at the free space in {}", place.display()))?;
+    let free = found.blocks_available() as u64 * found.fragment_size() as u64;
+    let needed = size.saturating_mul(2).saturating_add(BESIDES);
+    if free >= needed {
+        return Ok(());
+    }
+    let (place, free, needed) = (place.display(), size::human(free), size::human(needed));
+    Err(Failure::error(
+        Code::Other,
+        format!(
+            "{place} has {free} free and the demo needs {needed}: choose a smaller --size, or \
+             another directory with TMPDIR=DIR"
+        ),
+    ))
 }
 
 /// Builds the tree and commits it. The tree is not kept.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
+use crate::exit::Failure;
 use crate::size;
 
 const EXAMPLES: &str = "\
@@ -23,7 +24,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
     /// Tags, digests or beginnings of digests
-    #[arg(required = true, value_name = "REF")]
+    #[arg(value_name = "REF")]
     references: Vec<String>,
     /// Show sizes in KiB, MiB and so on
     #[arg(short = 'H', long)]
@@ -36,6 +37,12 @@ pub(crate) struct InfoArgs {
 
 /// Describes each reference.
 pub(crate) async fn run(args: InfoArgs, app: &mut App) -> Result<()> {
+    if args.references.is_empty() {
+        return Err(Failure::usage(
+            "say what to describe: a tag or a digest, as in `farseek info tools/python`; \
+             `farseek tags` lists the tags there are",
+        ));
+    }
     let references: Vec<Reference> = args
         .references
         .iter()

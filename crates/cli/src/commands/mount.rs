@@ -169,17 +169,17 @@ async fn repository(args: &MountArgs, app: &App) -> Result<Arc<dyn Repository>> 
         members.extend(app.local()?);
     }
     let mut refused = None;
-    if args.remotes.is_empty() {
-        for name in &app.config.filesystem.secondary_repositories {
-            match app.remote(name).await {
-                Ok(remote) => members.push(remote),
-                // A remote nobody asked for by name must not keep the others from being used.
-                Err(error) => refused = Some(error),
-            }
-        }
-    } else {
-        for remote in &args.remotes {
-            members.push(app.remote(remote).await?);
+    let by_name = !args.remotes.is_empty();
+    let remotes = match by_name {
+        true => &args.remotes,
+        false => &app.config.filesystem.secondary_repositories,
+    };
+    for remote in remotes {
+        match app.remote_of(remote, remotes.len()).await {
+            Ok(remote) => members.push(remote),
+            Err(error) if by_name => return Err(error),
+            // A remote nobody asked for by name must not keep the others from being used.
+            Err(error) => refused = Some(error),
         }
     }
     let mut members = members.into_iter();

@@ -46,7 +46,11 @@ fn flatten_into(prefix: &str, value: &Value, keys: &mut Vec<(String, Value)>) {
 
 /// A table that holds `value` at `key` and nothing else.
 pub(crate) fn nest(key: &str, value: Value) -> Value {
-    key.rsplit('.').fold(value, |value, name| {
+    let parts = match remote_parts(key) {
+        Some((name, field)) => vec!["remote", name, field],
+        None => key.split('.').collect(),
+    };
+    parts.into_iter().rev().fold(value, |value, name| {
         Value::Object(Map::from_iter([(name.to_owned(), value)]))
     })
 }
@@ -132,11 +136,13 @@ impl KnownKeys {
     }
 }
 
-/// `field` of `remote.<name>.field`.
+/// `name` and `field` of `remote.<name>.field`. A name may hold dots, a field holds none.
+fn remote_parts(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("remote.")?.rsplit_once('.')
+}
+
 fn remote_field(key: &str) -> Option<&str> {
-    key.strip_prefix("remote.")?
-        .split_once('.')
-        .map(|(_, field)| field)
+    remote_parts(key).map(|(_, field)| field)
 }
 
 fn most_like<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> &'a str {

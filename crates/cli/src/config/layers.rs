@@ -119,7 +119,9 @@ fn spfs_variables(environment: &Environment, known: &KnownKeys) -> Layer {
                 continue;
             };
             let key = rest.to_ascii_lowercase().replace(separator, ".");
-            if known.contains(&key) {
+            // No variable of SPFS's can name a remote with a dot: its dots all part tables.
+            let is_deep = key.starts_with("remote.") && key.matches('.').count() > 2;
+            if known.contains(&key) && !is_deep {
                 let value = known.coerce(&key, Value::String(value.clone()));
                 values.insert(key, value);
             }

@@ -187,6 +187,27 @@ fn what_spfs_alone_knows_is_ignored_in_its_layers() {
 }
 
 #[test]
+fn the_name_of_a_remote_may_hold_dots() {
+    let host = Host::new()
+        .file(
+            "etc/spfs.toml",
+            "[remote.'near.example']\naddress = 'http://n/'\n",
+        )
+        .file(
+            "etc/farseek.toml",
+            "[remote.'packages.example']\naddress = 'http://p/'\n\
+             [filesystem]\nsecondary_repositories = ['packages.example']\n",
+        )
+        .variable("SPFS_REMOTE_A_B_ADDRESS", "http://ignored/")
+        .variable("FARSEEK_REMOTE__OTHER__ADDRESS", "http://o/");
+    let config = host.load();
+    let names: Vec<_> = config.remote.keys().map(String::as_str).collect();
+    assert_eq!(names, ["near.example", "other", "packages.example"]);
+    let address = config.remote["packages.example"].address("packages.example");
+    assert_eq!(address.unwrap(), "http://p/");
+}
+
+#[test]
 fn a_mistake_is_told_with_its_place_and_the_nearest_key() {
     let table = [
         (

@@ -76,6 +76,12 @@ fn kept_it_stays_until_it_is_unmounted() {
     let [directory] = left_in(&place).try_into().unwrap();
     let end = said.lines().last().unwrap().trim();
     assert!(end.starts_with("farseek unmount "), "{said}");
+    let look = said.lines().find(|line| line.contains("tail -c"));
+    let look = look
+        .unwrap()
+        .replace("[PLACE]", place.path("").to_str().unwrap());
+    let look = Command::new("sh").args(["-c", &look]).output();
+    assert_eq!(look.unwrap().stdout.split(|&byte| byte == b'\n').count(), 5);
     let hello = Command::new(directory.join("mnt/bin/hello"))
         .output()
         .unwrap();
@@ -87,6 +93,21 @@ fn kept_it_stays_until_it_is_unmounted() {
     place.ok(&["unmount", mountpoint.to_str().unwrap()]);
     wait_for("its directory is gone", || left_in(&place).is_empty());
     assert!(!mounted_below(&place.path("")));
+}
+
+#[test]
+fn without_room_it_does_not_begin() {
+    if !need("without_room_it_does_not_begin", &[Need::Fuse]) {
+        return;
+    }
+    let place = Place::make();
+    let output = place.farseek(&["demo", "--size", "999T"]).output().unwrap();
+    let said = place.describe(&output);
+    assert!(said.starts_with("exit 1\nfarseek: [PLACE] has "), "{said}");
+    let end = "and the demo needs 2.0 PiB: choose a smaller --size, or another directory with \
+               TMPDIR=DIR";
+    assert!(said.ends_with(end), "{said}");
+    assert_eq!(left_in(&place), [] as [PathBuf; 0]);
 }
 
 /// A demo that is stopped whatever becomes of the test.

@@ -182,6 +182,10 @@ fn wrong_flags_are_usage() {
 
     For more information, try '--help'.
     "#);
+    assert_snapshot!(place.told(&["info"]), @r#"
+    exit 2
+    farseek: say what to describe: a tag or a digest, as in `farseek info tools/python`; `farseek tags` lists the tags there are
+    "#);
     assert_snapshot!(place.told(&["moutn", "x"]), @r#"
     exit 2
     error: unrecognized subcommand 'moutn'
