@@ -1,4 +1,5 @@
-//! What tests need and nothing ships: a faulty static HTTP server, guards, the oracle differ.
+//! What tests need and nothing ships: a faulty static HTTP server, a proxy that delays, guards,
+//! the oracle differ.
 
 mod seed;
 mod need;
@@ -10,8 +11,10 @@ pub mod handmade;
 pub mod tree;
 pub mod oracle;
 mod server;
+mod delay;
 
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
+pub use delay::DelayProxy;
 pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
