@@ -1,5 +1,7 @@
 //! The merge of stacked manifests against a naive model.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 use std::collections::BTreeMap;
 
 use farseek_object::{

@@ -1,5 +1,7 @@
 //! Every digest vector of FORMAT.md sections 1.2 and 4.4.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 use farseek_object::{
     Annotation, AnnotationValue, Digest, DigestStrategy, DirectoryBuilder, Encoding, Entry,
     EntryKind, EntryName, Header, Layer, NewEntry, Object, Platform, Tag, TagStream, Tree,

@@ -1,5 +1,7 @@
 //! Taking a complete file over as a payload, from the same file system and from another.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
