@@ -24,6 +24,14 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
+    /// The user may not mount there.
+    #[error("you have no permission to mount at {}", path.display())]
+    Forbidden {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// One of ours is mounted there.
     #[error(
         "{} is already a mount of '{source_name}': unmount it first (farseek unmount)",

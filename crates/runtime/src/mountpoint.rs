@@ -86,9 +86,11 @@ fn judge(found: Found, options: MountpointOptions) -> Result<PathBuf> {
         is_empty,
         is_writable,
     } = found;
+    if is_directory && !is_writable {
+        return Err(forbid(path));
+    }
     let reason = match () {
         () if !is_directory => "it is not a directory",
-        () if !is_writable => "you have no permission to write to it",
         () if !is_empty && !options.allow_nonempty => {
             "it is not empty, and the mount would hide what is in it"
         }
@@ -100,9 +102,15 @@ fn judge(found: Found, options: MountpointOptions) -> Result<PathBuf> {
     })
 }
 
+fn forbid(path: PathBuf) -> RuntimeError {
+    let source = io::ErrorKind::PermissionDenied.into();
+    RuntimeError::Forbidden { path, source }
+}
+
 fn explain(path: PathBuf, error: &io::Error) -> RuntimeError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOTCONN) => RuntimeError::DeadMount { path },
+        Some(Errno::EACCES | Errno::EPERM) => forbid(path),
         Some(Errno::ENOENT) => {
             let reason = "there is no such directory: create it first".to_owned();
             RuntimeError::Mountpoint { path, reason }
@@ -172,6 +180,11 @@ mod tests {
             is_empty: true,
             is_writable: false,
         };
-        assert!(reason(judge(found, MountpointOptions::default())).contains("permission"));
+        let error = judge(found, MountpointOptions::default()).unwrap_err();
+        assert!(matches!(error, RuntimeError::Forbidden { .. }), "{error}");
+        assert!(error.to_string().contains("permission"), "{error}");
+        let refused = io::Error::from_raw_os_error(Errno::EACCES as i32);
+        let error = explain("/m".into(), &refused);
+        assert!(matches!(error, RuntimeError::Forbidden { .. }), "{error}");
     }
 }

@@ -12,6 +12,10 @@ pub(crate) const PREFERRED_READ: u32 = 256 * 1024;
 /// The unit of `statfs` counts.
 pub(crate) const STATFS_UNIT: u32 = 4096;
 
+/// The bytes names usually have at most, told by `statfs`. Longer ones, if a manifest has them,
+/// still work.
+pub(crate) const USUAL_NAME_MAX: u32 = 255;
+
 /// 1980-01-01T00:00:00Z: the earliest time a zip archive made from a mount can hold.
 const STABLE_TIME: Duration = Duration::from_secs(315_532_800);
 

@@ -11,6 +11,7 @@ use crate::error::VfsError;
 pub fn errno(error: &VfsError) -> Errno {
     match error {
         VfsError::NotFound => Errno::ENOENT,
+        VfsError::NameTooLong => Errno::ENAMETOOLONG,
         VfsError::UnknownNode(_) => Errno::ESTALE,
         VfsError::BadHandle => Errno::EBADF,
         VfsError::NotDirectory => Errno::ENOTDIR,

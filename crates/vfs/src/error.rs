@@ -18,6 +18,9 @@ pub enum VfsError {
     /// The directory has no such name.
     #[error("no such file or directory")]
     NotFound,
+    /// The name is longer than names may be, and the directory has no such name either.
+    #[error("the name is too long")]
+    NameTooLong,
     /// The number is no node of this tree.
     #[error("{0} is no node of this mount")]
     UnknownNode(NodeId),

@@ -15,7 +15,7 @@ use farseek_object::{MergedTree, Node, NodeKind};
 use farseek_reader::{BlobReader, Reader};
 use nix::fcntl::OFlag;
 
-use crate::attr::{Attr, NodeId, PREFERRED_READ, Totals, VfsOptions};
+use crate::attr::{Attr, NodeId, PREFERRED_READ, Totals, USUAL_NAME_MAX, VfsOptions};
 use crate::dir::{DirCookie, DirEntries};
 use crate::error::{Result, VfsError};
 use crate::link_ahead::{self, LinkAhead};
@@ -93,11 +93,10 @@ impl Vfs {
     /// The child `name` of `directory`.
     pub fn lookup(&self, directory: NodeId, name: &OsStr) -> Result<Attr> {
         self.directory(directory)?;
-        let name = name.to_str().ok_or(VfsError::NotFound)?;
-        let child = self
-            .tree
-            .child(directory.position(), name)
-            .ok_or(VfsError::NotFound)?;
+        let child = name
+            .to_str()
+            .and_then(|name| self.tree.child(directory.position(), name))
+            .ok_or_else(|| absent(name))?;
         self.getattr(NodeId::new(child))
     }
 
@@ -248,6 +247,14 @@ impl Vfs {
         self.subdirectories
             .binary_search_by_key(&directory.position(), |(position, _)| *position)
             .map_or(0, |found| self.subdirectories[found].1)
+    }
+}
+
+/// The kernel passes names on that no file system on a disk takes; programs look for its refusal.
+fn absent(name: &OsStr) -> VfsError {
+    match name.len() > USUAL_NAME_MAX as usize {
+        true => VfsError::NameTooLong,
+        false => VfsError::NotFound,
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::runtime::Handle as Runtime;
 
 use super::thread_state::ThreadId;
 use super::watch::{Interrupt, Watch};
-use crate::attr::{Attr, NodeId};
+use crate::attr::{Attr, NodeId, USUAL_NAME_MAX};
 use crate::dir::DirCookie;
 use crate::error::{Result, VfsError};
 use crate::reading::{PendingRead, Reading};
@@ -48,9 +48,6 @@ const BACKGROUND_MAX: u16 = 64;
 
 /// The longest name the kernel takes in a directory: one longer fails the whole listing.
 const NAME_MAX: usize = 1024;
-
-/// What `statfs` says about names. Longer ones, if a manifest has them, still work.
-const USUAL_NAME_MAX: u32 = 255;
 
 /// What we ask the kernel for, each only if it is offered.
 const WANTED: [InitFlags; 7] = [

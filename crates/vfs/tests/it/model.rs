@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use farseek_object::NodeKind;
@@ -181,6 +182,14 @@ fn what_is_not_there_is_named_as_such() {
     assert_eq!(number(vfs.lookup(file, OsStr::new("x"))), Errno::ENOTDIR);
     assert_eq!(number(vfs.lookup(dir, OsStr::new(".."))), Errno::ENOENT);
     assert_eq!(number(vfs.readdir(file, DirCookie::START)), Errno::ENOTDIR);
+    let name = |len| "x".repeat(len);
+    let lookup = |name: &str| number(vfs.lookup(dir, OsStr::new(name)));
+    assert_eq!(lookup(&name(255)), Errno::ENOENT);
+    assert_eq!(lookup(&name(256)), Errno::ENAMETOOLONG);
+    assert_eq!(
+        number(vfs.lookup(dir, OsStr::from_bytes(&[0xff; 256]))),
+        Errno::ENAMETOOLONG
+    );
     let nobody = NodeId::new(1_000_000);
     assert_eq!(number(vfs.getattr(nobody)), Errno::ESTALE);
     assert_eq!(number(vfs.lookup(nobody, OsStr::new("x"))), Errno::ESTALE);
