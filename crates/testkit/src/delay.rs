@@ -4,10 +4,11 @@
 //! round trip before its first byte can leave. The delay does not limit throughput: any number of
 //! bytes may be on their way, up to a bound for each connection that no sound reader meets. A
 //! limit of bandwidth, where one is wanted, is that of one line which all connections share.
-//! It knows nothing of HTTP, so it distorts no protocol; the kernel's timers round delays up to a
-//! millisecond, never down. Losses and slow starts are deliberately absent: figures taken
-//! through it depend on round trips and bandwidth alone.
+//! It knows nothing of HTTP, so it distorts no protocol; a delay may come out some tens of
+//! microseconds too long, never too short. Losses and slow starts are deliberately absent: figures
+//! taken through it depend on round trips and bandwidth alone.
 
+mod alarm;
 mod line;
 mod pump;
 
@@ -16,12 +17,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
+use alarm::Alarm;
 use line::Line;
 use pump::pump;
 
@@ -45,6 +47,7 @@ struct Shared {
     there: Line,
     /// From the target to the clients.
     back: Line,
+    alarm: Alarm,
     connections: AtomicU64,
 }
 
@@ -77,6 +80,7 @@ impl DelayProxy {
             each_way,
             there: Line::new(each_way, bytes_per_second),
             back: Line::new(each_way, bytes_per_second),
+            alarm: Alarm::start()?,
             connections: AtomicU64::new(0),
         });
         let (stop, stopped) = oneshot::channel();
@@ -142,9 +146,9 @@ async fn accept(listener: StdListener, shared: Arc<Shared>) -> io::Result<()> {
 /// its bytes count as sent when a far server's answer would have told it so.
 async fn carry(client: TcpStream, accepted: Instant, shared: Arc<Shared>) {
     let after = |trips: u32| accepted + shared.each_way * trips;
-    sleep_until(after(1)).await;
+    shared.alarm.at(after(1)).await;
     let Ok(server) = TcpStream::connect(shared.target).await else {
-        sleep_until(after(2)).await;
+        shared.alarm.at(after(2)).await;
         drop(client.set_zero_linger());
         return;
     };
@@ -155,8 +159,20 @@ async fn carry(client: TcpStream, accepted: Instant, shared: Arc<Shared>) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let carried = tokio::try_join!(
-        pump(from_client, to_server, &shared.there, after(2)),
-        pump(from_server, to_client, &shared.back, after(3)),
+        pump(
+            from_client,
+            to_server,
+            &shared.there,
+            &shared.alarm,
+            after(2)
+        ),
+        pump(
+            from_server,
+            to_client,
+            &shared.back,
+            &shared.alarm,
+            after(3)
+        ),
     );
     if carried.is_err() {
         // Where one side was cut off, an orderly end would be a lie to the other.

@@ -1,12 +1,10 @@
 //! When bytes that are sent now will arrive: one direction of the line between two places.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
-
-/// How far a sender that woke up late may catch up: timers are that coarse, and a line that lost
-/// it at every wake would carry less than it should.
+/// How far a sender that woke up late may catch up: a line that lost a little at every wake would
+/// carry less than it should.
 const SLACK: Duration = Duration::from_millis(2);
 
 /// A direction that all connections share.

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until};
 
+use super::alarm::Alarm;
 use super::line::Line;
 
 /// Bytes read at once. Connections that share a line of limited bandwidth take turns by it.
@@ -33,16 +34,21 @@ pub(super) async fn pump(
     from: ReadHalf<'_>,
     to: WriteHalf<'_>,
     line: &Line,
+    alarm: &Alarm,
     not_before: Instant,
 ) -> io::Result<()> {
     let (queue, queued) = mpsc::unbounded_channel();
-    tokio::try_join!(take(from, line, not_before, queue), give(queued, to))?;
+    tokio::try_join!(
+        take(from, line, alarm, not_before, queue),
+        give(queued, to, alarm)
+    )?;
     Ok(())
 }
 
 async fn take(
     mut from: ReadHalf<'_>,
     line: &Line,
+    alarm: &Alarm,
     not_before: Instant,
     queue: mpsc::UnboundedSender<Parcel>,
 ) -> io::Result<()> {
@@ -52,9 +58,7 @@ async fn take(
         buffer.reserve(CHUNK);
         let count = from.read_buf(&mut (&mut buffer).limit(CHUNK)).await?;
         let passage = line.send(count, Instant::now().max(not_before));
-        if passage.left > Instant::now() {
-            sleep_until(passage.left).await;
-        }
+        alarm.at(passage.left).await;
         let parcel = Parcel {
             due: passage.due,
             bytes: buffer.split().freeze(),
@@ -75,11 +79,10 @@ async fn reserve(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePe
 async fn give(
     mut queued: mpsc::UnboundedReceiver<Parcel>,
     mut to: WriteHalf<'_>,
+    alarm: &Alarm,
 ) -> io::Result<()> {
     while let Some(parcel) = queued.recv().await {
-        if parcel.due > Instant::now() {
-            sleep_until(parcel.due).await;
-        }
+        alarm.at(parcel.due).await;
         if parcel.bytes.is_empty() {
             return to.shutdown().await;
         }
