@@ -47,7 +47,7 @@ fn prefixes_take_the_lengths_that_spfs_takes() {
         "ftze",
         "FT1E",
         "FTZE=",
-        "FTZEF",
+        "FTZEFT",
         &format!("{FULL}A"),
     ] {
         assert!(wrong.parse::<DigestPrefix>().is_err(), "{wrong}");
