@@ -19,16 +19,28 @@ const PIECE: usize = 1 << 20;
 /// Distance between stamps: every page has its own, so no page is like another.
 const STAMP_EVERY: usize = 4096;
 
-/// Builds the tree at `root`; `program` becomes its executable. `go_on` is asked now and then.
+/// Parents first, each made by itself: what an interrupt has removed must not be made again.
+const DIRECTORIES: [&str; 8] = [
+    "",
+    "bin",
+    "data",
+    "lib",
+    "lib/python",
+    "lib/python/1.0",
+    "share",
+    "share/doc",
+];
+
+/// Builds the tree at `root`, whose parent is there; `program` becomes its executable. `go_on` is asked now and then.
 pub(super) fn build(
     root: &Path,
     program: &Path,
     size: u64,
     go_on: &dyn Fn() -> bool,
 ) -> Result<()> {
-    for directory in ["bin", "data", "lib/python/1.0", "share/doc"] {
+    for directory in DIRECTORIES {
         let path = root.join(directory);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
     let script = format!("#!/bin/sh\necho '{GREETING}'\n");
     write(root, "bin/hello", script.as_bytes(), 0o755)?;
