@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve, tag, tags,
-    unmount, untag,
+    cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve, stats, tag,
+    tags, unmount, untag,
 };
 use crate::exit;
 
@@ -91,10 +91,12 @@ pub(crate) enum Command {
     #[command(visible_alias = "server")]
     Serve(serve::ServeArgs),
     /// Mount an environment on a directory
-    Mount(mount::MountArgs),
+    Mount(Box<mount::MountArgs>),
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
+    /// Show what mounts have read, fetched and kept
+    Stats(stats::StatsArgs),
     /// Print the effective configuration as JSON
     Config(config::ConfigArgs),
     /// Show what this is for: commit, serve, mount and read, all on this machine

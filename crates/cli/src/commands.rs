@@ -12,6 +12,7 @@ pub(crate) mod ls;
 pub(crate) mod ls_tags;
 pub(crate) mod mount;
 pub(crate) mod serve;
+pub(crate) mod stats;
 pub(crate) mod tag;
 pub(crate) mod tags;
 pub(crate) mod unmount;
@@ -36,8 +37,9 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Ls(args) => ls::run(args, app).await,
         Command::Cat(args) => cat::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,
-        Command::Mount(args) => mount::run(args, app).await,
+        Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
+        Command::Stats(args) => stats::run(args, app).await,
         Command::Config(args) => config::run(args, app),
         Command::Demo(args) => demo::run(args, app).await,
         Command::Completions(args) => completions::run(args, app),

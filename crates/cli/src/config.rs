@@ -4,9 +4,11 @@
 //! `/etc/farseek.toml`, `~/.config/farseek/farseek.toml`, `FARSEEK_*` variables; flags are laid
 //! over by the commands. Objects are built from a [`Config`] elsewhere.
 
+mod names;
+mod cache;
+mod remote;
 mod keys;
 mod layers;
-mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +16,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::cache::{CacheConfig, Percent};
 use self::keys::KnownKeys;
+use self::names::any_case;
+pub(crate) use self::names::{FormatName, PromoteName, StrategyName, VerifyName};
 pub(crate) use self::remote::{RemoteConfig, redact};
 use crate::environment::Environment;
 
@@ -29,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) filesystem: FilesystemConfig,
     pub(crate) fuse: FuseConfig,
     pub(crate) reader: ReaderConfig,
+    pub(crate) cache: CacheConfig,
     pub(crate) log: LogConfig,
     #[serde(default)]
     pub(crate) remote: BTreeMap<String, RemoteConfig>,
@@ -58,24 +64,6 @@ pub(crate) struct StorageConfig {
     pub(crate) encoding_format: FormatName,
 }
 
-/// SPFS's names of the digest strategies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) enum StrategyName {
-    /// The hash of the canonical bytes alone.
-    Legacy,
-    /// Salted and told apart by kind.
-    WithKindAndSalt,
-}
-
-/// SPFS's names of the encodings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) enum FormatName {
-    /// Big-endian integers and NUL-terminated strings.
-    Legacy,
-    /// A FlatBuffer.
-    FlatBuffers,
-}
-
 /// What a mount is made of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FilesystemConfig {
@@ -93,6 +81,8 @@ pub(crate) struct FuseConfig {
     pub(crate) include_secondary_tags: bool,
     /// Memory for blocks of payloads.
     pub(crate) blob_cache_max_bytes: u64,
+    /// Blocks of payloads larger than this stay in memory only while they are being read.
+    pub(crate) blob_cache_max_single_bytes: u64,
 }
 
 /// How payloads are fetched.
@@ -110,6 +100,16 @@ pub(crate) struct ReaderConfig {
     pub(crate) fetch_max_bytes: u64,
     /// Seconds without progress after which a remote is given up.
     pub(crate) stall_seconds: u64,
+    /// When payloads are checked against their digests.
+    #[serde(deserialize_with = "any_case")]
+    pub(crate) verify: VerifyName,
+    /// When payloads become payloads of the local repository.
+    #[serde(deserialize_with = "any_case")]
+    pub(crate) promote: PromoteName,
+    /// The most that is fetched ahead of one reader; 0 turns it off.
+    pub(crate) readahead_max_bytes: u64,
+    /// The most that is fetched ahead of all readers together.
+    pub(crate) readahead_budget_bytes: u64,
 }
 
 /// What is logged, and where.
@@ -143,6 +143,7 @@ impl Config {
                 worker_threads: environment.cpus.clamp(1, 8),
                 include_secondary_tags: true,
                 blob_cache_max_bytes: 256 << 20,
+                blob_cache_max_single_bytes: 64 << 20,
             },
             reader: ReaderConfig {
                 block_size: 256 << 10,
@@ -151,7 +152,12 @@ impl Config {
                 max_fetches: 64,
                 fetch_max_bytes: 4 << 20,
                 stall_seconds: 30,
+                verify: VerifyName::Auto,
+                promote: PromoteName::Complete,
+                readahead_max_bytes: 32 << 20,
+                readahead_budget_bytes: 64 << 20,
             },
+            cache: CacheConfig::default_in(environment.cache_dir().as_deref()),
             log: LogConfig {
                 filter: None,
                 file: None,
@@ -185,14 +191,12 @@ impl Config {
         if !lists_secondaries && config.remote.contains_key("origin") {
             config.filesystem.secondary_repositories = vec!["origin".into()];
         }
-        config.storage.root = environment.expand(&config.storage.root.to_string_lossy());
-        config.log.file = config
-            .log
-            .file
-            .map(|file| environment.expand(&file.to_string_lossy()));
         // A process in the background works in another directory.
-        for path in std::iter::once(&mut config.storage.root).chain(&mut config.log.file) {
-            *path = std::path::absolute(&*path)
+        let paths = std::iter::once(&mut config.storage.root)
+            .chain(&mut config.log.file)
+            .chain(&mut config.cache.directory);
+        for path in paths {
+            *path = std::path::absolute(environment.expand(&path.to_string_lossy()))
                 .with_context(|| format!("'{}' is not a path", path.display()))?;
         }
         for remote in config.remote.values_mut() {
@@ -246,32 +250,4 @@ impl Config {
     pub(crate) fn signature(&self) -> String {
         format!("{}@{}", self.user.name, self.user.domain)
     }
-}
-
-/// A value that SPFS reads whatever the case it is written in.
-trait AnyCase: Sized + 'static {
-    const NAMES: &'static [(&'static str, Self)];
-}
-
-impl AnyCase for StrategyName {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("Legacy", Self::Legacy),
-        ("WithKindAndSalt", Self::WithKindAndSalt),
-    ];
-}
-
-impl AnyCase for FormatName {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("Legacy", Self::Legacy), ("FlatBuffers", Self::FlatBuffers)];
-}
-
-fn any_case<'de, D: Deserializer<'de>, T: AnyCase + Copy>(deserializer: D) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let found = T::NAMES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(&text));
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = T::NAMES.iter().map(|(name, _)| *name).collect();
-        serde::de::Error::custom(format!("'{text}' is none of {}", names.join(", ")))
-    })
 }

@@ -79,6 +79,11 @@ impl Environment {
         self.user_dir("XDG_DATA_HOME", ".local/share")
     }
 
+    /// Where the user keeps what can be made again: `~/.cache`.
+    pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
+        self.user_dir("XDG_CACHE_HOME", ".cache")
+    }
+
     /// `path` with a leading `~` replaced by the user's home.
     pub(crate) fn expand(&self, path: &str) -> PathBuf {
         let rest = path.strip_prefix('~');

@@ -181,6 +181,7 @@ fn code_of_runtime(error: &RuntimeError) -> Option<Code> {
     match error {
         RuntimeError::Mount(error) => Some(code_of_mount(error)),
         RuntimeError::Busy { .. } => Some(Code::Busy),
+        RuntimeError::Forbidden { .. } => Some(Code::Denied),
         RuntimeError::Mountpoint { .. }
         | RuntimeError::AlreadyMounted { .. }
         | RuntimeError::DeadMount { .. }
@@ -286,6 +287,14 @@ mod tests {
         assert_eq!(code(&wrapped), Code::NotFound);
         assert_eq!(code(&Failure::usage("m").context("n")), Code::Usage);
         assert_eq!(code(&anyhow::anyhow!("anything")), Code::Other);
+    }
+
+    #[test]
+    fn what_may_not_be_done_has_its_code() {
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let path = "/m".into();
+        let forbidden = RuntimeError::Forbidden { path, source };
+        assert_eq!(code(&forbidden.into()), Code::Denied);
     }
 
     #[test]

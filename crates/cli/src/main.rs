@@ -9,11 +9,15 @@ mod config;
 mod environment;
 mod exit;
 mod log;
+mod metrics;
 mod output;
 mod progress;
+mod reading;
 mod signals;
 mod size;
+mod sources;
 mod start;
+mod stats;
 mod view;
 
 use std::process::ExitCode;

@@ -208,6 +208,61 @@ fn the_name_of_a_remote_may_hold_dots() {
 }
 
 #[test]
+fn caches_are_configured_as_operators_of_spfs_expect() {
+    let host = Host::new()
+        .file(
+            "etc/spfs.toml",
+            "[fuse]\nblob_cache_max_bytes = 1000\nblob_cache_max_single_bytes = '1MiB'\n",
+        )
+        .file(
+            "etc/farseek.toml",
+            "[cache]\ndirectory = '~/blocks'\ndisk_cache_max_bytes = '2GiB'\n\
+             disk_cache_keep_free = 10\n[reader]\nverify = 'Strict'\npromote = 'on-seek'\n",
+        )
+        .variable("SPFS_FUSE__BLOB_CACHE_MAX_BYTES", "64MiB")
+        .variable("FARSEEK_READER_READAHEAD_MAX_BYTES", "0")
+        .variable("FARSEEK_CACHE_DISK_CACHE_KEEP_FREE", "20%");
+    let config = host.load();
+    assert_eq!(config.fuse.blob_cache_max_bytes, 64 << 20);
+    assert_eq!(config.fuse.blob_cache_max_single_bytes, 1 << 20);
+    assert_eq!(config.cache.place(), Some(&*host.home("blocks")));
+    assert_eq!(config.cache.disk_cache_max_bytes, 2 << 30);
+    assert_eq!(config.cache.disk_cache_keep_free, Percent(20));
+    assert_eq!(config.reader.verify, VerifyName::Strict);
+    assert_eq!(config.reader.promote, PromoteName::OnSeek);
+    assert_eq!(config.reader.readahead_max_bytes, 0);
+}
+
+#[test]
+fn the_disk_tier_is_where_caches_are_or_nowhere() {
+    let place = |host: &Host| host.load().cache.place().map(PathBuf::from);
+    let mut host = Host::new();
+    assert_eq!(place(&host), Some(host.home(".cache/farseek")));
+    host = host.variable("XDG_CACHE_HOME", "/caches");
+    assert_eq!(place(&host), Some("/caches/farseek".into()));
+    let off = Host::new().variable("FARSEEK_CACHE_ENABLED", "off");
+    assert_eq!(place(&off), None);
+    let none = Host::new().variable("FARSEEK_CACHE_DISK_CACHE_MAX_BYTES", "0");
+    assert_eq!(place(&none), None);
+    host = Host::new();
+    host.environment.home = None;
+    assert_eq!(place(&host), None);
+}
+
+#[test]
+fn every_key_is_documented() {
+    let page = include_str!("../../../../docs/CONFIGURATION.md");
+    let default = serde_json::to_value(Config::default_for(&Environment::default())).unwrap();
+    for (key, _) in keys::flatten(&default) {
+        // An empty table of remotes has no keys of its own.
+        assert!(
+            page.contains(&format!("`{key}`")),
+            "{key} is not in docs/CONFIGURATION.md"
+        );
+    }
+}
+
+#[test]
 fn a_mistake_is_told_with_its_place_and_the_nearest_key() {
     let table = [
         (
@@ -241,6 +296,16 @@ fn a_mistake_is_told_with_its_place_and_the_nearest_key() {
             Host::new().file("etc/farseek.toml", "[reader]\nstall_seconds = 'soon'"),
             "/etc/farseek.toml: the value of 'reader.stall_seconds' is not valid: \
              invalid type: string \"soon\", expected u64",
+        ),
+        (
+            Host::new().file("etc/farseek.toml", "[cache]\ndisk_cache_keep_free = '200%'"),
+            "/etc/farseek.toml: the value of 'cache.disk_cache_keep_free' is not valid: \
+             '200%' is not a share: write 0% to 100%",
+        ),
+        (
+            Host::new().variable("FARSEEK_READER_PROMOTE", "later"),
+            "the FARSEEK_* environment variables: the value of 'reader.promote' is not valid: \
+             'later' is none of complete, on-seek, never",
         ),
         (
             Host::new().variable("SPFS_STORAGE__ENCODING_FORMAT", "xml"),

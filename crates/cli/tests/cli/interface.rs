@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "commit",
     "tag",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 17] = [
     "serve",
     "mount",
     "unmount",
+    "stats",
     "config",
     "demo",
     "completions",
@@ -50,6 +51,7 @@ fn help_lists_commands_and_exit_codes() {
       serve        Serve a repository over HTTP, read-only [alias: server]
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]
+      stats        Show what mounts have read, fetched and kept
       config       Print the effective configuration as JSON
       demo         Show what this is for: commit, serve, mount and read, all on this machine
       completions  Print a completion script for a shell
@@ -102,20 +104,48 @@ fn the_help_of_mount_is_whole() {
                                     error
       -r, --remote <NAME|URL|PATH>  Read from this repository too: a configured name, a URL or a path.
                                     May be given several times; replaces the configured ones
-          --no-local                Do not read from the local repository
-          --stall <SECONDS>         Give up on a remote that has sent nothing for so long
+          --no-local                Do not read from the local repository, and put nothing into it
           --json                    Print JSON, for scripts
+          --stall <SECONDS>         Give up on a remote that has sent nothing for so long
+          --verify <WHEN>           When files are checked against their digests: small ones at once and
+                                    large ones once they are whole (auto), all before their first byte
+                                    is served (strict), never (off)
+          --promote <WHEN>          When files become part of the local repository: once they are whole
+                                    and verified (complete), once somebody jumps about in them
+                                    (on-seek), never
       -h, --help                    Print help
 
+    Caches:
+          --blob-cache-max-bytes <SIZE>
+              Memory for blocks of files [alias: --cache-size]
+          --blob-cache-max-single-bytes <SIZE>
+              Blocks of files larger than this stay in memory only while they are being read
+          --disk-cache <DIR>
+              Keep blocks on the disk in this directory
+          --no-disk-cache
+              Keep no blocks on the disk
+          --disk-cache-max-bytes <SIZE>
+              The most that blocks may take on the disk, of all mounts together
+          --disk-cache-keep-free <PERCENT>
+              The share of the disk that blocks leave free
+
+    Fetching:
+          --block-size <SIZE>              Bytes of a block: a power of two from 4K to 16M
+          --whole-fetch-max-bytes <SIZE>   Files up to this size are fetched whole and verified first
+                                           [alias: --whole-fetch-max]
+          --in-flight-max-bytes <SIZE>     Memory for what is under way
+          --max-fetches <N>                Requests that may be under way at once
+          --readahead-max-bytes <SIZE>     The most that is fetched ahead of one sequential reader; 0
+                                           for nothing
+          --readahead-budget-bytes <SIZE>  The most that is fetched ahead of all readers together
+
     Advanced:
-          --nonempty                Mount over a directory that is not empty
-          --allow-other [<BOOL>]    Let other users in, as permissions allow (the default for root)
-                                    [possible values: true, false]
-          --block-size <SIZE>       Bytes of a block: a power of two from 4K to 16M
-          --cache-size <SIZE>       Memory for blocks of files
-          --whole-fetch-max <SIZE>  Files up to this size are fetched whole and verified first
-          --max-fetches <N>         Requests that may be under way at once
-          --threads <N>             Threads that answer the kernel
+          --nonempty              Mount over a directory that is not empty
+          --allow-other [<BOOL>]  Let other users in, as permissions allow (the default for root)
+                                  [possible values: true, false]
+          --threads <N>           Threads that answer the kernel
+          --metrics <ADDR>        Tell a monitoring system what the mount does, at http://ADDR/metrics:
+                                  a port on loopback, or an address with its port
 
     Examples:
       farseek mount tools/python /mnt/python
@@ -262,6 +292,26 @@ fn a_mount_without_any_repository_says_how_to_name_one() {
     assert_snapshot!(place.told(&["unmount", "mnt"]), @r#"
     exit 8
     farseek: nothing is mounted at [PLACE]/mnt
+    "#);
+}
+
+#[test]
+fn statistics_need_a_mount_of_ours() {
+    let place = Place::make();
+    std::fs::create_dir(place.path("mnt")).unwrap();
+    assert_snapshot!(place.told(&["stats", "mnt"]), @r#"
+    exit 8
+    farseek: no mount of farseek's is at [PLACE]/mnt
+    "#);
+    assert_snapshot!(place.told(&["stats", "--watch", "0"]), @r#"
+    exit 2
+    error: invalid value '0' for '--watch [<SECONDS>]': 0 is not in 1..=86400
+
+    For more information, try '--help'.
+    "#);
+    assert_snapshot!(place.told(&["mount", "--metrics", "here", "x", "mnt"]), @r#"
+    exit 2
+    farseek: --metrics: 'here' is not an address: write PORT or ADDRESS:PORT, such as 9100 or 127.0.0.1:9100
     "#);
 }
 

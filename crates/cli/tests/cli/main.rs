@@ -7,5 +7,6 @@
 
 mod demo;
 mod interface;
+mod mounted;
 mod place;
 mod repository;

@@ -1,0 +1,140 @@
+//! What a mount has done so far, as one plain value that travels: out of the process that serves
+//! it as JSON in an extended attribute of its root, and to a monitoring system as text.
+//!
+//! Every field may be missing where it is read, so that different versions understand another.
+
+mod prometheus;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use farseek_reader::Stats;
+use serde::{Deserialize, Serialize};
+
+/// The extended attribute of a mount's root directory that holds a [`Report`].
+pub(crate) const XATTR: &str = "user.farseek.stats";
+
+/// The slowest fetches that are told.
+const SLOWEST: usize = 10;
+
+/// Sources of errors that are told by name; the kernel hands out at most 64 KiB.
+const SOURCES: usize = 32;
+
+/// Counters since the mount was made, and levels now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Report {
+    /// What serves the mount.
+    pub(crate) version: String,
+    /// The process that serves it.
+    pub(crate) pid: u32,
+    /// Blocks answered from memory.
+    pub(crate) hits_memory: u64,
+    /// Blocks answered from the disk.
+    pub(crate) hits_disk: u64,
+    /// Blocks that somebody else was fetching already.
+    pub(crate) joined: u64,
+    /// Blocks that were fetched for whoever asked first.
+    pub(crate) misses: u64,
+    /// Bytes that readers asked for.
+    pub(crate) bytes_asked: u64,
+    /// Bytes that came from repositories.
+    pub(crate) bytes_fetched: u64,
+    /// Requests made, repeated ones included.
+    pub(crate) fetches: u64,
+    /// Requests that repeat a failed one.
+    pub(crate) retries: u64,
+    /// Fetches that failed for good.
+    pub(crate) errors: u64,
+    /// The same by where they were made, the most frequent ones.
+    pub(crate) errors_by_source: BTreeMap<String, u64>,
+    /// Bytes fetched ahead.
+    pub(crate) readahead_bytes: u64,
+    /// Of these, bytes that nobody read.
+    pub(crate) readahead_wasted: u64,
+    /// Bytes that are on their way now.
+    pub(crate) bytes_in_flight: u64,
+    /// Bytes of blocks in memory now.
+    pub(crate) bytes_cached: u64,
+    /// Payloads that became payloads of the local repository.
+    pub(crate) promotions: u64,
+    /// Payloads that could not.
+    pub(crate) promotion_failures: u64,
+    /// Payloads whose bytes were not those of their digest.
+    pub(crate) condemned: u64,
+    /// The disk tier.
+    pub(crate) disk: DiskReport,
+    /// The slowest fetches, the slowest first.
+    pub(crate) slowest: Vec<SlowFetch>,
+}
+
+/// What the disk tier has done in one process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct DiskReport {
+    /// Blocks written.
+    pub(crate) written: u64,
+    /// Blocks whose checksum did not match: dropped and fetched again.
+    pub(crate) damaged: u64,
+    /// Bytes given back by eviction.
+    pub(crate) evicted_bytes: u64,
+    /// Times the disk failed and was left alone for a while.
+    pub(crate) failures: u64,
+}
+
+/// A fetch that took long.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SlowFetch {
+    /// The payload.
+    pub(crate) digest: String,
+    /// The repository.
+    pub(crate) location: String,
+    /// How long it took.
+    pub(crate) millis: u64,
+    /// What came.
+    pub(crate) bytes: u64,
+}
+
+impl Report {
+    /// What this process's reader has done.
+    pub(crate) fn of(stats: &Stats) -> Self {
+        let report = Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            joined: stats.joined,
+            misses: stats.misses,
+            bytes_fetched: stats.bytes_fetched,
+            fetches: stats.fetches,
+            retries: stats.retries,
+            errors: stats.errors,
+            bytes_in_flight: stats.bytes_in_flight,
+            bytes_cached: stats.bytes_cached,
+            ..Self::default()
+        };
+        report.shortened()
+    }
+
+    /// Bytes fetched for each byte asked for; below 1 where caches help. `None` before anything
+    /// was asked for.
+    pub(crate) fn amplification(&self) -> Option<f64> {
+        (self.bytes_asked > 0).then(|| self.bytes_fetched as f64 / self.bytes_asked as f64)
+    }
+
+    /// Leaves out what makes it too long to be an extended attribute.
+    fn shortened(mut self) -> Self {
+        self.slowest.truncate(SLOWEST);
+        if self.errors_by_source.len() > SOURCES {
+            let mut all: Vec<_> = std::mem::take(&mut self.errors_by_source)
+                .into_iter()
+                .collect();
+            all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            let others: u64 = all.drain(SOURCES - 1..).map(|(_, count)| count).sum();
+            all.push(("others".to_owned(), others));
+            self.errors_by_source = all.into_iter().collect();
+        }
+        self
+    }
+}
