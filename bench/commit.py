@@ -3,27 +3,10 @@
 
 import argparse
 import itertools
-import random
 import shutil
 
-from common import BINARY, alternate, drop_page_cache, environment, need_binary, report, run, workdir
-
-
-def small_files(directory, count):
-    """`count` files of 1 to 16 KiB of random bytes, a hundred to a directory."""
-    source = random.Random(1)
-    for i in range(count):
-        parent = directory / f"{i // 100:04}"
-        parent.mkdir(parents=True, exist_ok=True)
-        (parent / f"{i:06}").write_bytes(source.randbytes(source.randrange(1024, 16384)))
-
-
-def large_file(directory, size):
-    directory.mkdir()
-    source = random.Random(2)
-    with open(directory / "large", "wb") as f:
-        for _ in range(size >> 20):
-            f.write(source.randbytes(1 << 20))
+from common import (BINARY, alternate, drop_page_cache, environment, large_file, need, report, run, small_files,
+                    start, workdir)
 
 
 def compare(work, tree, rounds, title):
@@ -67,14 +50,14 @@ def main():
     parser.add_argument("--gib", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    need_binary()
+    need(BINARY)
     with workdir() as work:
         small_files(work / "small", args.files)
         compare(work, work / "small", args.rounds, f"commit of {args.files} small files")
         shutil.rmtree(work / "small")
-        large_file(work / "large", args.gib << 30)
+        large_file(work / "large" / "large", args.gib << 30)
         compare(work, work / "large", args.rounds, f"commit of {args.gib} GiB in one file")
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

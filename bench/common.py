@@ -1,15 +1,16 @@
-"""What the benchmarks share: timing in alternation, the release binary, mounts that go away.
+"""What the benchmarks share: rounds in alternation, figures with what is wanted of them, cleaning up.
 
-Every figure is a ratio against a reference taken in the same run: each round runs the reference
-and the subject once, in turn, and the medians are compared.
+Every figure that counts is a ratio against a reference taken in the same run: each round runs the
+reference and the subject in turn, and the medians are compared.
 """
 
 import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
-import socket
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,17 +18,33 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = pathlib.Path(os.environ.get("FARSEEK", ROOT / "target/release/farseek"))
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+BINARY = pathlib.Path(os.environ.get("FARSEEK", RELEASE / "farseek"))
+DELAY_PROXY = pathlib.Path(os.environ.get("DELAY_PROXY", BINARY.parent / "delay-proxy"))
 
 
-def need_binary():
-    if not BINARY.exists():
-        sys.exit(f"{BINARY} is not there: run `cargo build --release` first, or set FARSEEK")
+def start(main):
+    """Runs a benchmark such that an interrupt ends it in order, once: nothing stays behind."""
+
+    def interrupted(number, _frame):
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupted)
+    main()
+
+
+def need(*programs):
+    for program in programs:
+        if not program.exists():
+            sys.exit(f"{program} is not there: bench/run builds it, or set FARSEEK and DELAY_PROXY")
 
 
 @contextlib.contextmanager
 def workdir():
-    """A temporary directory on the file system of the checkout (not a tmpfs), removed after."""
+    """A temporary directory on a disk (BENCH_DIR, else /var/tmp), removed after."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="farseek-bench-", dir=os.environ.get("BENCH_DIR", "/var/tmp")))
     try:
         yield path
@@ -36,9 +53,12 @@ def workdir():
 
 
 def environment(home):
-    """An environment in which no configuration of the user is read."""
+    """An environment in which no configuration of the user is read, and nothing of the user's is written."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SPFS_", "FARSEEK_"))}
-    env.update(HOME=str(home), XDG_CONFIG_HOME=str(home / "config"), XDG_CACHE_HOME=str(home / "cache"))
+    env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"))
+    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
+        env[f"XDG_{name}_HOME"] = str(home / name.lower())
+    (home / "run").mkdir(parents=True, exist_ok=True)
     return env
 
 
@@ -53,75 +73,69 @@ def timed(work):
 
 
 def alternate(rounds, **subjects):
-    """Runs each subject `rounds` times in turn; returns the median seconds of each."""
+    """Runs each subject `rounds` times in turn, every other round backwards; the medians of their seconds.
+
+    A subject returns its seconds itself where making ready for it is not to be timed.
+    """
     times = {name: [] for name in subjects}
-    for _ in range(rounds):
-        for name, work in subjects.items():
-            times[name].append(timed(work))
+    for i in range(rounds):
+        order = list(subjects.items())
+        for name, work in order if i % 2 == 0 else reversed(order):
+            started = time.perf_counter()
+            seconds = work()
+            times[name].append(time.perf_counter() - started if seconds is None else seconds)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def drop_page_cache():
     run(["sync"])
-    with contextlib.suppress(PermissionError):
+    try:
         pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError as error:
+        sys.exit(f"a cold figure needs the right to drop the page cache: {error}")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def large_file(path, size, seed=2):
+    """`size` random bytes, a whole number of MiB."""
+    source = random.Random(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as f:
+        for _ in range(size >> 20):
+            f.write(source.randbytes(1 << 20))
 
 
-@contextlib.contextmanager
-def served(repository, env):
-    """`farseek serve` of a repository on loopback; yields its URL."""
-    port = free_port()
-    command = [str(BINARY), "serve", f"127.0.0.1:{port}", "--remote", str(repository)]
-    server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.02)
-        else:
-            sys.exit("farseek serve did not start")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
+def small_files(directory, count):
+    """`count` files of 1 to 16 KiB of random bytes, a hundred to a directory."""
+    source = random.Random(1)
+    for i in range(count):
+        parent = directory / f"{i // 100:04}"
+        parent.mkdir(parents=True, exist_ok=True)
+        (parent / f"{i:06}").write_bytes(source.randbytes(source.randrange(1024, 16384)))
 
 
-@contextlib.contextmanager
-def mounted(reference, mountpoint, remote, env, *flags):
-    """A mount in the background; yields the pid of its daemon."""
-    mountpoint.mkdir(exist_ok=True)
-    command = [str(BINARY), "mount", reference, str(mountpoint), "--no-local", "--remote", remote, "--foreground", *flags]
-    daemon = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(3000):
-            if os.path.ismount(mountpoint):
-                break
-            if daemon.poll() is not None:
-                sys.exit(f"farseek mount ended with {daemon.returncode}")
-            time.sleep(0.01)
-        yield daemon.pid
-    finally:
-        subprocess.run([str(BINARY), "unmount", str(mountpoint)], env=env, stdout=subprocess.DEVNULL)
-        daemon.wait(20)
+def is_met(value, wanted):
+    """`wanted` is like "<= 1.3"."""
+    sign, limit = wanted.split()
+    return value <= float(limit) if sign == "<=" else value >= float(limit)
 
 
-def resident_bytes(pid):
-    """Resident memory of a process that is its own (not file pages shared with others)."""
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def shown(value):
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def report(title, rows):
-    """Prints figures for a person and, on the last line, as JSON."""
+    """Prints figures for a person, and as one line of JSON for `bench/run`.
+
+    A row is a name with a value, or with a value, what is wanted of it ("" is nothing), and
+    perhaps what it came from.
+    """
     print(f"\n{title}")
-    for name, value in rows.items():
-        print(f"  {name:<44} {value:.3f}" if isinstance(value, float) else f"  {name:<44} {value}")
-    print(json.dumps({title: rows}))
+    plain = []
+    for name, row in rows.items():
+        value, wanted, source = (*row, "", "")[:3] if isinstance(row, tuple) else (row, "", "")
+        verdict = "" if not wanted else "met" if is_met(value, wanted) else "MISSED"
+        plain.append({"name": name, "value": shown(value), "wanted": wanted, "verdict": verdict, "from": source})
+        print(f"  {name:<58} {shown(value):>8}  {wanted:<7} {verdict:<6} {source}".rstrip())
+    print(json.dumps({"title": title, "rows": plain}), flush=True)

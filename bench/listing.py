@@ -3,9 +3,10 @@
 daemon's resident memory per entry."""
 
 import argparse
+import time
 
-from common import (BINARY, drop_page_cache, environment, mounted, need_binary, report,
-                    resident_bytes, run, served, timed, workdir)
+from common import BINARY, drop_page_cache, environment, need, report, run, start, timed, workdir
+from stand import commit, far, mounted, resident_bytes, served
 
 
 def tree(directory, entries):
@@ -19,46 +20,42 @@ def tree(directory, entries):
         made += 500
 
 
+def measure(work, entries):
+    env = environment(work / "home")
+    source, mountpoint = work / "tree", work / "mount"
+    tree(source, entries)
+    repository = commit(work, source, env)
+    drop_page_cache()
+    on_disk = timed(lambda: run(["ls", "-R", source]))
+    on_disk_long = timed(lambda: run(["ls", "-lR", source]))
+    with served(repository, env) as port:
+        started = time.perf_counter()
+        with mounted("bench/tree", mountpoint, env, *far(port)) as daemon:
+            mount = time.perf_counter() - started
+            first = timed(lambda: run(["ls", "-R", mountpoint]))
+            long = timed(lambda: run(["ls", "-lR", mountpoint]))
+            resident = resident_bytes(daemon.pid)
+    report(f"{entries} entries", {
+        "until the mount answers, s": mount,
+        "first ls -R in the mount, s": first,
+        "ls -lR in the mount after it, s": long,
+        "first ls -R on disk (cold), s": on_disk,
+        "ls -lR on disk after it, s": on_disk_long,
+        "first ls -R / on disk": first / on_disk,
+        "(mount + first ls -R) / on disk": (mount + first) / on_disk,
+        "resident bytes per entry": resident / entries,
+    })
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, nargs="*", default=[20_000, 500_000])
     args = parser.parse_args()
-    need_binary()
+    need(BINARY)
     for entries in args.entries:
         with workdir() as work:
-            env = environment(work / "home")
-            source, repository = work / "tree", work / "repository"
-            tree(source, entries)
-            run([BINARY, "init", "repo", repository], env)
-            run([BINARY, "commit", source, "--tag", "bench/tree", "--remote", repository], env)
-            drop_page_cache()
-            on_disk = timed(lambda: run(["ls", "-R", source]))
-            on_disk_long = timed(lambda: run(["ls", "-lR", source]))
-            with served(repository, env) as url:
-                mount = mounted("bench/tree", work / "mount", url, env)
-                with_mount = {}
-
-                def until_mounted():
-                    with_mount["pid"] = mount.__enter__()
-
-                seconds = {"mount": timed(until_mounted)}
-                try:
-                    seconds["first"] = timed(lambda: run(["ls", "-R", work / "mount"]))
-                    seconds["long"] = timed(lambda: run(["ls", "-lR", work / "mount"]))
-                    resident = resident_bytes(with_mount["pid"])
-                finally:
-                    mount.__exit__(None, None, None)
-            report(f"{entries} entries", {
-                "until the mount answers, s": seconds["mount"],
-                "first ls -R in the mount, s": seconds["first"],
-                "ls -lR in the mount after it, s": seconds["long"],
-                "first ls -R on disk (cold), s": on_disk,
-                "ls -lR on disk after it, s": on_disk_long,
-                "first ls -R / on disk": seconds["first"] / on_disk,
-                "(mount + first ls -R) / on disk": (seconds["mount"] + seconds["first"]) / on_disk,
-                "resident bytes per entry": resident / entries,
-            })
+            measure(work, entries)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)
