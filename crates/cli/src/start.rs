@@ -1,5 +1,7 @@
 //! From the command line to the command: surroundings, configuration, logs, the runtime.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use crate::app::App;
@@ -10,6 +12,9 @@ use crate::environment::Environment;
 use crate::exit::{self, Failure};
 use crate::log;
 use crate::output::Output;
+
+/// How long blocking work that was given up may take to end.
+const TO_TIDY_UP: Duration = Duration::from_secs(2);
 
 /// Runs the command to its end and shows all it printed.
 pub(crate) fn run(cli: Cli) -> Result<()> {
@@ -37,8 +42,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let done = runtime.block_on(commands::run(cli.command, &mut app));
     // What was printed before a failure is shown too; its own failure matters less.
     let shown = app.output.finish();
-    // Blocking reads of a remote that hangs must not hold the process.
-    runtime.shutdown_background();
+    // What was given up removes its temporary files; a disk that hangs must not hold the process.
+    runtime.shutdown_timeout(TO_TIDY_UP);
     done.and(shown)
 }
 

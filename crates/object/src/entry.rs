@@ -79,7 +79,8 @@ pub struct Entry {
     pub object: Digest,
     /// `st_mode`: type bits and permissions.
     pub mode: u32,
-    /// Bytes for a blob; for trees and masks a raw number that must be kept, for it is hashed.
+    /// Bytes for a blob, at most `i64::MAX`, as many as a file can have; for trees and masks a raw
+    /// number that must be kept, for it is hashed.
     pub size: u64,
 }
 
@@ -100,8 +101,13 @@ impl Tree {
     /// A directory of `entries`, kept in the order given.
     ///
     /// # Errors
-    /// Two entries of one name.
+    /// Two entries of one name, or a file larger than any file can be.
     pub fn new(entries: Vec<Entry>) -> Result<Self> {
+        let is_huge = |e: &&Entry| e.kind == EntryKind::Blob && i64::try_from(e.size).is_err();
+        if let Some(huge) = entries.iter().find(is_huge) {
+            let reason = format!("'{}' cannot have {} bytes", huge.name, huge.size);
+            return Err(ObjectError::malformed("tree", reason));
+        }
         let ascending = entries.is_sorted_by(|a, b| a.name < b.name);
         if !ascending {
             let mut seen = HashSet::with_capacity(entries.len());

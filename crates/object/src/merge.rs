@@ -8,9 +8,10 @@
 //!
 //! The result is one table in breadth-first order: the children of a directory are neighbours,
 //! sorted by name. Trees may be shared (a manifest stores equal directories once), so a small
-//! manifest can describe a huge tree; the number of nodes is therefore limited.
+//! manifest can describe a huge tree; the number of nodes is therefore limited, and a manifest
+//! that alone is too large is refused by counting (each distinct tree once), before any building.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use crate::digest::Digest;
@@ -174,6 +175,12 @@ impl Builder {
     }
 
     fn build(mut self, layers: &[&Manifest]) -> Result<MergedTree> {
+        if layers
+            .iter()
+            .any(|layer| unfolded(layer) > u64::from(self.options.max_nodes))
+        {
+            return Err(self.too_large());
+        }
         let root = Node {
             name_start: 0,
             name_len: 0,
@@ -257,14 +264,18 @@ impl Builder {
         Ok(Some(Pending { position, sources }))
     }
 
+    fn too_large(&self) -> ObjectError {
+        let limit = u64::from(self.options.max_nodes);
+        ObjectError::TooLarge {
+            what: "the number of files",
+            limit,
+        }
+    }
+
     fn push(&mut self, parent: u32, entry: &Entry) -> Result<u32> {
         let position = self.nodes.len() as u32;
         if position >= self.options.max_nodes {
-            let limit = u64::from(self.options.max_nodes);
-            return Err(ObjectError::TooLarge {
-                what: "the number of files",
-                limit,
-            });
+            return Err(self.too_large());
         }
         let is_directory = entry.kind == EntryKind::Tree;
         let permissions = entry.mode & !S_IFMT;
@@ -288,4 +299,38 @@ impl Builder {
         self.names.push_str(entry.name.as_str());
         Ok(position)
     }
+}
+
+/// A directory being counted: its digest, the entries still to come, and the count so far.
+type Counting<'a> = (Digest, std::slice::Iter<'a, Entry>, u64);
+
+/// How many entries `manifest` has where every directory is written out, saturating. Each
+/// distinct tree is counted once.
+fn unfolded(manifest: &Manifest) -> u64 {
+    fn begin(digest: Digest, tree: &Tree) -> Counting<'_> {
+        (digest, tree.entries().iter(), tree.entries().len() as u64)
+    }
+    let mut counts: HashMap<Digest, u64> = HashMap::new();
+    let mut open: Vec<Counting<'_>> = vec![begin(Digest::NULL, manifest.root())];
+    let mut total = 0;
+    while let Some((digest, entries, count)) = open.last_mut() {
+        let Some(entry) = entries.find(|entry| entry.kind == EntryKind::Tree) else {
+            total = *count;
+            counts.insert(*digest, total);
+            open.pop();
+            if let Some((.., count)) = open.last_mut() {
+                *count = count.saturating_add(total);
+            }
+            continue;
+        };
+        match counts.get(&entry.object) {
+            Some(below) => *count = count.saturating_add(*below),
+            None => {
+                let tree = manifest.tree(&entry.object);
+                let tree = tree.expect("a manifest holds every tree it names");
+                open.push(begin(entry.object, tree));
+            }
+        }
+    }
+    total
 }

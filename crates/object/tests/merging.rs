@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use farseek_object::{
-    Digest, DirectoryBuilder, EntryName, Header, Manifest, MergeOptions, MergedTree, NewEntry,
-    NodeKind,
+    Digest, DirectoryBuilder, Entry, EntryKind, EntryName, Header, Manifest, MergeOptions,
+    MergedTree, NewEntry, NodeKind, Tree,
 };
 use proptest::prelude::*;
 
@@ -157,37 +157,48 @@ fn a_directory_that_was_a_file_in_between_has_no_old_children() {
     assert_eq!(paths, ["d", "d/new"]);
 }
 
-#[test]
-fn a_small_manifest_that_unfolds_without_end_is_refused() {
-    let mut contents = DirectoryBuilder::new();
-    for _ in 0..16 {
-        let mut outer = DirectoryBuilder::new();
-        for name in ["a", "b", "c", "d"] {
-            let inner = NewEntry::Directory {
-                mode: 0o40755,
-                contents: contents.clone(),
-            };
-            outer.insert(EntryName::new(name).unwrap(), inner);
-        }
-        contents = outer;
-        if contents
-            .clone()
-            .into_manifest(Header::default())
-            .unwrap()
-            .trees()
-            .len()
-            > 8
-        {
-            break;
-        }
+/// `levels` trees, each with two entries for the next: 2^levels files, made without unfolding.
+fn doubling(levels: u32) -> Manifest {
+    let mut tree = Tree::default();
+    let mut trees = vec![tree.clone()];
+    for _ in 0..levels {
+        let entry = |text| Entry {
+            name: EntryName::new(text).unwrap(),
+            kind: EntryKind::Tree,
+            object: tree.digest(),
+            mode: 0o40755,
+            size: 0,
+        };
+        tree = Tree::new(vec![entry("a"), entry("b")]).unwrap();
+        trees.push(tree.clone());
     }
-    let manifest = contents.into_manifest(Header::default()).unwrap();
-    assert!(manifest.trees().len() < 20);
-    let options = MergeOptions { max_nodes: 10_000 };
-    let error = MergedTree::new(&[&manifest], options)
+    trees.reverse();
+    Manifest::new(Header::default(), trees).unwrap()
+}
+
+#[test]
+fn a_small_manifest_that_unfolds_without_end_is_refused_by_counting() {
+    // Building even a part of it would take all memory there is: 2^200 nodes.
+    let options = MergeOptions {
+        max_nodes: u32::MAX,
+    };
+    let error = MergedTree::new(&[&doubling(200)], options)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("exceeds the limit of 10000"), "{error}");
+    assert!(error.contains("exceeds the limit"), "{error}");
+    // Two layers that are small enough one by one, but not together.
+    let names = |prefix: &str| -> Layer {
+        (0..8)
+            .map(|i| (format!("{prefix}{i}"), Item::File(i)))
+            .collect()
+    };
+    let (lower, upper) = (manifest(&names("a")), manifest(&names("b")));
+    let merge = |max_nodes| MergedTree::new(&[&lower, &upper], MergeOptions { max_nodes });
+    assert_eq!(merge(17).unwrap().nodes().len(), 17);
+    assert!(merge(16).is_err());
+    // Shared trees that are not too many are fine.
+    let tree = MergedTree::new(&[&doubling(10)], MergeOptions::default()).unwrap();
+    assert_eq!(tree.nodes().len(), (1 << 11) - 1);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use farseek_object::{Digest, EnvSpec, Object, Platform, TagSpec};
 use farseek_store::{
-    CommitOptions, CommitSummary, PutOptions, Repository, RepositoryExt as _, commit_directory,
+    CommitOptions, CommitSummary, Location, PutOptions, Repository, RepositoryExt as _,
+    commit_directory,
 };
 use serde_json::json;
 
@@ -17,6 +18,7 @@ use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::Failure;
 use crate::progress::Progress;
+use crate::signals::Signals;
 use crate::size;
 
 const EXAMPLES: &str = "\
@@ -73,7 +75,10 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     let repository = app.writable(repository.remote.as_deref()).await?;
     let (digest, summary) = match &input {
         Input::Directory(directory) => {
-            let summary = commit(app, &repository, directory).await?;
+            check_apart(&*repository, directory)?;
+            // Given up, it removes what it has written and not yet published.
+            let mut signals = Signals::listen()?;
+            let summary = signals.unless(commit(app, &repository, directory)).await?;
             (summary.layer, Some(summary))
         }
         Input::Stack(spec) => (stack(app, &*repository, spec).await?, None),
@@ -142,6 +147,23 @@ fn check_directory(directory: &Path) -> Result<()> {
         Err(error) => {
             Err(anyhow::Error::new(error).context(format!("cannot read {}", directory.display())))
         }
+    }
+}
+
+/// Refuses to commit the very repository that is written to: it changes all the while.
+fn check_apart(repository: &dyn Repository, directory: &Path) -> Result<()> {
+    let location = repository.location().parse::<Location>().ok();
+    let path = location.as_ref().and_then(Location::path);
+    let path = path.and_then(|path| path.canonicalize().ok());
+    let within = directory.canonicalize().ok().zip(path);
+    match within {
+        Some((directory, path)) if path.starts_with(&directory) => Err(Failure::usage(format!(
+            "{} holds the repository {} that it would be committed to; commit another directory, \
+             or to another repository",
+            directory.display(),
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -86,6 +86,9 @@ impl From<StoreError> for Failure {
     }
 }
 
+/// The longest deadline: longer ones would overflow clocks, and nobody waits for them.
+const STALL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The deadline on progress, across attempts.
 struct Patience {
     stall: Duration,
@@ -137,12 +140,13 @@ impl Client {
             reason: "TLS cannot be set up".to_owned(),
             source: Some(error.into()),
         })?;
+        let stall = options.stall.min(STALL_MAX);
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("farseek/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects(options.redirects))
             .referer(false)
-            .connect_timeout(options.stall)
+            .connect_timeout(stall)
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(KEEPALIVE)
             .tcp_nodelay(true);
@@ -154,7 +158,7 @@ impl Client {
             .map_err(|error| unavailable(&location, error))?;
         let backoff = Backoff {
             attempts: options.attempts,
-            deadline: options.stall,
+            deadline: stall,
             ..Backoff::default()
         };
         Ok(Self {

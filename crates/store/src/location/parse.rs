@@ -79,8 +79,10 @@ fn parse_file(rest: &str) -> Result<Location, String> {
             let at = authority.find('/').unwrap_or(authority.len());
             let (host, path) = authority.split_at(at);
             if !matches!(host, "" | "localhost") {
+                let shown = without_credentials(&format!("file://{authority}"));
+                let authority = shown.trim_start_matches("file://");
                 return Err(format!(
-                    "'{host}' is taken for a host: write file:/{authority}"
+                    "what follows file:// is taken for a host: write file:/{authority}"
                 ));
             }
             path
@@ -170,16 +172,18 @@ fn hex(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
 }
 
-/// `text` without what stands between `//` and `@` in the authority of a URL.
+/// `text` without the credentials of a URL, also of one that is mistyped: without what stands
+/// before the `@` in its first part, the scheme and its slashes aside.
 pub(super) fn without_credentials(text: &str) -> String {
-    let Some(start) = text.find("://").map(|at| at + 3) else {
-        return text.to_owned();
+    let start = match split_scheme(text) {
+        Some((scheme, rest)) if rest.starts_with('/') => {
+            let slashes = rest.len() - rest.trim_start_matches('/').len();
+            scheme.len() + 1 + slashes
+        }
+        _ => 0,
     };
-    let authority = text[start..]
-        .split(['/', '?', '#'])
-        .next()
-        .unwrap_or_default();
-    match authority.rfind('@') {
+    let first = text[start..].split(['/', '?', '#']).next();
+    match first.unwrap_or_default().rfind('@') {
         None => text.to_owned(),
         Some(at) => format!("{}{}", &text[..start], &text[start + at + 1..]),
     }

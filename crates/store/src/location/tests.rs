@@ -67,7 +67,7 @@ fn what_is_wrong_is_said() {
         ("file:/a%00b", "NUL"),
         (
             "file://host/a",
-            "'host' is taken for a host: write file:/host/a",
+            "what follows file:// is taken for a host: write file:/host/a",
         ),
         ("file:/a?creat=true", "did you mean 'create'?"),
         ("file:/a?tagnamespace=x", "did you mean 'tag_namespace'?"),
@@ -111,6 +111,9 @@ fn credentials_are_never_shown() {
         "http://user:secret@host/a?x=1",
         "s3://user:secret@host",
         "x://u:secret@[::1/",
+        "http:/user:secret@host:99999/x",
+        "user:secret@host/",
+        "file://user:secret@host/x",
     ] {
         assert!(!reason(text).contains("secret"), "{}", reason(text));
     }
@@ -150,4 +153,11 @@ async fn opening_a_remote_asks_it_nothing() {
         .expect("opened");
     let asked = listener.accept().expect_err("nobody asks");
     assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn an_at_sign_in_a_path_is_not_a_credential() {
+    for text in ["/shows/a@b/spfs", "file:/shows/a@b", "http://host/@scope/x"] {
+        assert_eq!(super::parse::without_credentials(text), text);
+    }
 }
