@@ -20,6 +20,7 @@ mod users;
 pub use environment::load as load_environment;
 pub use error::{Result, RuntimeError};
 pub use farseek_vfs::fuse::Detach;
+pub use farseek_vfs::{STATS_XATTR, StatsText, VfsStats};
 pub use mount::{MountRequest, MountedEnvironment, mount};
 pub use mountpoint::{MountpointOptions, check as check_mountpoint};
 pub use mounts::{FarseekMount, list as list_mounts};

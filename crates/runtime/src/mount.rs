@@ -7,7 +7,7 @@ use farseek_object::{EnvSpec, MergeOptions};
 use farseek_reader::{Reader, ReaderOptions};
 use farseek_store::Repository;
 use farseek_vfs::fuse::{Mount, MountOptions};
-use farseek_vfs::{Vfs, VfsOptions};
+use farseek_vfs::{LocalOptions, StatsText, Vfs, VfsOptions, WalkOptions};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{getgid, getuid};
 use tokio::runtime::Handle;
@@ -35,6 +35,11 @@ pub struct MountRequest {
     pub allow_other: Option<bool>,
     /// Threads that serve the kernel; `None` means one for each CPU, up to a limit.
     pub threads: Option<usize>,
+    /// Whether the kernel reads local payloads by itself, where it can and we may have it do so.
+    pub passthrough: bool,
+    /// Puts what the mount has done into words, for other processes: see
+    /// [`STATS_XATTR`](farseek_vfs::STATS_XATTR).
+    pub stats: Option<StatsText>,
 }
 
 impl MountRequest {
@@ -48,6 +53,23 @@ impl MountRequest {
             reader: ReaderOptions::default(),
             allow_other: None,
             threads: None,
+            passthrough: true,
+            stats: None,
+        }
+    }
+
+    fn vfs_options(&self, repository: Arc<dyn Repository>) -> VfsOptions {
+        let local = self.passthrough.then_some(LocalOptions {
+            repository,
+            strict: false,
+        });
+        VfsOptions {
+            uid: getuid().as_raw(),
+            gid: getgid().as_raw(),
+            local,
+            walk: walk_options(&self.reader),
+            stats: self.stats.clone(),
+            ..VfsOptions::default()
         }
     }
 
@@ -93,14 +115,10 @@ pub async fn mount(
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
     let tree = environment::load(&repository, &request.spec, request.merge).await?;
     let runtime = Handle::current();
+    let vfs_options = request.vfs_options(Arc::clone(&repository));
     let reader = Reader::new(repository, request.reader.clone(), runtime.clone());
-    let owner = VfsOptions {
-        uid: getuid().as_raw(),
-        gid: getgid().as_raw(),
-        ..VfsOptions::default()
-    };
     blocking(move || {
-        let vfs = Arc::new(Vfs::new(tree, reader, owner));
+        let vfs = Arc::new(Vfs::new(tree, reader, vfs_options));
         let options = request.fuse_options();
         let mount = farseek_vfs::fuse::mount(Arc::clone(&vfs), &mountpoint, &options, runtime)?;
         let mounted = MountedEnvironment { mount, vfs };
@@ -108,6 +126,17 @@ pub async fn mount(
         Ok(mounted)
     })
     .await
+}
+
+/// What is loaded ahead of a walk must find room in the memory of the reader, with what is ahead
+/// of others and what is read: else it is gone before it is asked for, and fetched twice.
+fn walk_options(reader: &ReaderOptions) -> WalkOptions {
+    let defaults = WalkOptions::default();
+    WalkOptions {
+        small_max_bytes: reader.whole_fetch_max_bytes,
+        bytes_max: defaults.bytes_max.min(reader.blob_cache_max_bytes / 32),
+        ..defaults
+    }
 }
 
 /// Asks through the kernel: a mount that is in the list but does not work is not a success.

@@ -1,7 +1,7 @@
 //! Nodes, their attributes, and the file system's totals: plain values.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use farseek_object::NodeKind;
 
@@ -15,9 +15,6 @@ pub(crate) const STATFS_UNIT: u32 = 4096;
 /// The bytes names usually have at most, told by `statfs`. Longer ones, if a manifest has them,
 /// still work.
 pub(crate) const USUAL_NAME_MAX: u32 = 255;
-
-/// 1980-01-01T00:00:00Z: the earliest time a zip archive made from a mount can hold.
-const STABLE_TIME: Duration = Duration::from_secs(315_532_800);
 
 /// A node: its position in the merged tree's table. The root is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,27 +97,5 @@ impl Totals {
     /// `f_frsize`.
     pub fn block_size(&self) -> u32 {
         STATFS_UNIT
-    }
-}
-
-/// What every node of a mount has in common.
-#[derive(Debug, Clone, Copy)]
-pub struct VfsOptions {
-    /// The owner of everything.
-    pub uid: u32,
-    /// The group of everything.
-    pub gid: u32,
-    /// Every time of every file: stable over mounts, or programs rebuild what they cache by it.
-    pub time: SystemTime,
-}
-
-impl Default for VfsOptions {
-    /// Owned by root, at 1980-01-01T00:00:00Z.
-    fn default() -> Self {
-        Self {
-            uid: 0,
-            gid: 0,
-            time: SystemTime::UNIX_EPOCH + STABLE_TIME,
-        }
     }
 }

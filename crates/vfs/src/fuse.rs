@@ -1,22 +1,26 @@
 //! The only code that knows FUSE: the adapter of [`Vfs`](crate::Vfs), and a mount's life.
 //!
 //! The modules, bottom-up: what the kernel tells about mounts (`mountinfo`) and threads
-//! (`thread_state`), how to get a connection (`device`, `fusermount`), the requests that wait
-//! (`watch`), the answers (`adapter`), and all of it alive (`mount`).
+//! (`thread_state`), how to get a connection (`fusermount`, `device`), what the kernel does by
+//! itself (`readahead`, `passthrough`), what is loaded before it is asked for (`ahead`), the
+//! requests that wait (`watch`), the answers (`adapter`), and all of it alive (`mount`).
 //!
 //! The library that speaks the protocol could mount by itself; we do it, because it unmounts
 //! whatever lies at the path when its session ends, and that may be somebody else's mount by then.
 
-mod adapter;
-mod device;
 mod error;
-mod fusermount;
-mod mount;
-mod mountinfo;
 mod options;
+mod mountinfo;
 mod thread_state;
+mod fusermount;
+mod device;
 mod unmount;
+mod readahead;
+mod passthrough;
+mod ahead;
 mod watch;
+mod adapter;
+mod mount;
 
 pub use error::MountError;
 pub use mount::{Mount, Unmounter, mount};

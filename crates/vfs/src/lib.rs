@@ -6,16 +6,27 @@
 
 mod attr;
 mod dir;
-mod errno;
-mod error;
-pub mod fuse;
 mod link_ahead;
+mod walk_ahead;
+mod opens;
+mod local;
+mod stats;
+mod options;
+mod error;
+mod errno;
 mod reading;
+mod xattr;
 mod vfs;
+pub mod fuse;
 
-pub use attr::{Attr, NodeId, Totals, VfsOptions};
+pub use attr::{Attr, NodeId, Totals};
 pub use dir::{DirCookie, DirEntries, DirEntry};
 pub use errno::errno;
 pub use error::{Result, VfsError};
+pub use local::LocalOptions;
+pub use options::{StatsText, VfsOptions};
 pub use reading::{PendingRead, Reading};
-pub use vfs::{DIGEST_XATTR, Handle, Seek, Vfs};
+pub use stats::VfsStats;
+pub use vfs::{Handle, Seek, Vfs};
+pub use walk_ahead::WalkOptions;
+pub use xattr::{DIGEST_XATTR, STATS_XATTR};

@@ -9,20 +9,22 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use farseek_object::{MergedTree, Node, NodeKind};
+use farseek_object::{Digest, MergedTree, Node, NodeKind};
 use farseek_reader::{BlobReader, Reader};
 use nix::fcntl::OFlag;
 
-use crate::attr::{Attr, NodeId, PREFERRED_READ, Totals, USUAL_NAME_MAX, VfsOptions};
+use crate::attr::{Attr, NodeId, PREFERRED_READ, Totals, USUAL_NAME_MAX};
 use crate::dir::{DirCookie, DirEntries};
 use crate::error::{Result, VfsError};
 use crate::link_ahead::{self, LinkAhead};
+use crate::local::LocalFiles;
+use crate::options::VfsOptions;
 use crate::reading::Reading;
-
-/// The extended attribute that names a file's payload.
-pub const DIGEST_XATTR: &str = "user.farseek.digest";
+use crate::stats::{Counters, VfsStats};
+use crate::walk_ahead::{WalkOrder, Walks};
+use crate::xattr::{DIGEST_XATTR, STATS_XATTR};
 
 /// An open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +60,17 @@ pub struct Vfs {
     tree: MergedTree,
     reader: Reader,
     options: VfsOptions,
+    counters: Counters,
     totals: Totals,
     /// The directories that hold directories, in order, and how many.
     subdirectories: Box<[(u32, u32)]>,
     /// What was loaded ahead, by directory. Never held while anything else is locked.
     links: Mutex<HashMap<u32, LinkAhead>>,
+    /// The order in which the tree is walked; not made where nothing is loaded ahead.
+    walk_order: Option<WalkOrder>,
+    /// Never held while anything else is locked.
+    walks: Mutex<Walks>,
+    local: Option<Arc<LocalFiles>>,
 }
 
 impl Vfs {
@@ -70,13 +78,21 @@ impl Vfs {
     pub fn new(tree: MergedTree, reader: Reader, options: VfsOptions) -> Self {
         let totals = totals(&tree);
         let subdirectories = subdirectories(&tree);
+        let walk = &options.walk;
+        let walk_order = (walk.files_max > 0 && walk.bytes_max > 0)
+            .then(|| WalkOrder::new(&tree, walk.small_max_bytes));
+        let local = options.local.clone().map(LocalFiles::new).map(Arc::new);
         Self {
             tree,
             reader,
             options,
+            counters: Counters::default(),
             totals,
             subdirectories,
             links: Mutex::default(),
+            walk_order,
+            walks: Mutex::default(),
+            local,
         }
     }
 
@@ -162,6 +178,48 @@ impl Vfs {
             .collect()
     }
 
+    /// The small files to load as well, now that `range` of `file` is read.
+    pub fn files_to_load_with(&self, file: NodeId, range: &Range<u64>) -> Vec<BlobReader> {
+        // The kernel reads a file from its start; what follows in it is not another file.
+        let order = self.walk_order.as_ref().filter(|_| range.start == 0);
+        let Some((order, rank)) = order.and_then(|order| Some((order, order.rank(file)?))) else {
+            return Vec::new();
+        };
+        let node_of = |position: &u32| &self.tree.nodes()[*position as usize];
+        let size = |rank: u32| node_of(&order.positions(rank..rank + 1)[0]).size;
+        let ahead = {
+            let mut walks = self.walks.lock().expect("no holder of this lock panics");
+            walks.read(rank, &self.options.walk, order.len(), size)
+        };
+        let nodes = order.positions(ahead).iter().map(node_of);
+        nodes.map(|node| self.open_blob(node)).collect()
+    }
+
+    /// The local files that payloads may be.
+    pub(crate) fn local(&self) -> Option<&Arc<LocalFiles>> {
+        self.local.as_ref()
+    }
+
+    /// The payload of a file, and its size.
+    pub(crate) fn payload(&self, file: NodeId) -> Result<(Digest, u64)> {
+        self.node(file).map(|node| (node.payload, node.size))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> VfsStats {
+        let walks = self.walks.lock().expect("no holder of this lock panics");
+        let (files_ahead, files_ahead_wasted) = walks.counts();
+        VfsStats {
+            files_ahead,
+            files_ahead_wasted,
+            ..self.counters.snapshot()
+        }
+    }
+
     /// Opens a file for reading.
     pub fn open(&self, file: NodeId, flags: OFlag) -> Result<Handle> {
         let node = self.node(file)?;
@@ -202,15 +260,24 @@ impl Vfs {
     /// The value of an extended attribute.
     pub fn getxattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(id)?;
-        if node.kind() == NodeKind::Directory || name != DIGEST_XATTR {
-            return Err(VfsError::NoAttribute);
-        }
-        Ok(node.payload.to_string().into_bytes())
+        let text = match (node.kind(), &self.options.stats) {
+            (NodeKind::Directory, Some(text)) if id == NodeId::ROOT && name == STATS_XATTR => {
+                text.write(&self.stats(), &self.reader.stats())
+            }
+            (NodeKind::File | NodeKind::Symlink, _) if name == DIGEST_XATTR => {
+                node.payload.to_string()
+            }
+            _ => return Err(VfsError::NoAttribute),
+        };
+        Ok(text.into_bytes())
     }
 
     /// The names of all extended attributes, each closed by a NUL.
     pub fn listxattr(&self, id: NodeId) -> Result<Vec<u8>> {
         match self.node(id)?.kind() {
+            NodeKind::Directory if id == NodeId::ROOT && self.options.stats.is_some() => {
+                Ok(format!("{STATS_XATTR}\0").into_bytes())
+            }
             NodeKind::Directory => Ok(Vec::new()),
             NodeKind::File | NodeKind::Symlink => Ok(format!("{DIGEST_XATTR}\0").into_bytes()),
         }

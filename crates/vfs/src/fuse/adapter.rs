@@ -14,22 +14,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use farseek_object::NodeKind;
-use farseek_reader::BlobReader;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
+    FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use nix::fcntl::OFlag;
 use tokio::runtime::Handle as Runtime;
 
+use super::ahead::Ahead;
+use super::passthrough::Passthrough;
 use super::thread_state::ThreadId;
 use super::watch::{Interrupt, Watch};
 use crate::attr::{Attr, NodeId, USUAL_NAME_MAX};
 use crate::dir::DirCookie;
 use crate::error::{Result, VfsError};
+use crate::local::LocalFiles;
+use crate::opens::Mode;
 use crate::reading::{PendingRead, Reading};
 use crate::vfs::{Handle, Seek, Vfs};
 
@@ -66,6 +69,8 @@ pub(super) struct Adapter {
     vfs: Arc<Vfs>,
     runtime: Runtime,
     watch: Watch<ReplyData>,
+    passthrough: Arc<Passthrough>,
+    ahead: Ahead,
 }
 
 impl Interrupt for ReplyData {
@@ -75,11 +80,18 @@ impl Interrupt for ReplyData {
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>, runtime: Runtime, watch: Watch<ReplyData>) -> Self {
+    pub(super) fn new(
+        vfs: Arc<Vfs>,
+        runtime: Runtime,
+        watch: Watch<ReplyData>,
+        passthrough: Arc<Passthrough>,
+    ) -> Self {
         Self {
+            ahead: Ahead::new(runtime.clone()),
             vfs,
             runtime,
             watch,
+            passthrough,
         }
     }
 
@@ -103,14 +115,27 @@ impl Adapter {
         });
     }
 
-    /// Loads blobs that nobody waits for yet.
-    fn load(&self, blobs: Vec<BlobReader>) {
-        for blob in blobs {
-            self.runtime.spawn(async move {
-                // A failure shows when somebody reads it.
-                let _ = blob.read_at(0..blob.size()).await;
-            });
+    /// Opens `file` with a local file behind it, if there is one. To look for that is to wait.
+    fn open_local(&self, local: &Arc<LocalFiles>, file: NodeId, handle: Handle, reply: ReplyOpen) {
+        if let Some(mode) = self.passthrough.join(file) {
+            return reply_opened(&self.vfs, handle, &mode, reply);
         }
+        let (digest, size) = match self.vfs.payload(file) {
+            Ok(payload) => payload,
+            Err(error) => return reply.error(fuse_errno(&error)),
+        };
+        let look = Arc::clone(local).find(digest, size);
+        let (vfs, passthrough) = (Arc::clone(&self.vfs), Arc::clone(&self.passthrough));
+        self.runtime.spawn(async move {
+            let found = look.await;
+            let mode = passthrough.enter(file, found, &reply);
+            reply_opened(&vfs, handle, &mode, reply);
+        });
+    }
+
+    /// The local files that are of use to the kernel.
+    fn local(&self) -> Option<&Arc<LocalFiles>> {
+        self.vfs.local().filter(|_| self.passthrough.is_on())
     }
 
     fn lookup_attr(&self, parent: INodeNo, name: &OsStr) -> Result<Attr> {
@@ -121,6 +146,23 @@ impl Adapter {
 /// The node the kernel names. One it cannot name is one we never told it of.
 fn node(inode: INodeNo) -> Result<NodeId> {
     NodeId::from_inode(inode.0).ok_or(VfsError::NotFound)
+}
+
+fn reply_opened(vfs: &Vfs, handle: Handle, mode: &Mode<BackingId>, reply: ReplyOpen) {
+    let handle = FileHandle(handle.number());
+    match mode {
+        Mode::Cached => {
+            vfs.counters().opened(false);
+            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            reply.opened(handle, flags);
+        }
+        // The kernel refuses to keep the page cache as well. What it drops for that, no read
+        // fills any more: those keep the inode open, and in the other mode.
+        Mode::Backed(backing) => {
+            vfs.counters().opened(true);
+            reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, backing);
+        }
+    }
 }
 
 fn fuse_errno(error: &VfsError) -> Errno {
@@ -211,6 +253,9 @@ impl Filesystem for Adapter {
         config
             .set_max_background(BACKGROUND_MAX)
             .expect("it is not zero");
+        if self.vfs.local().is_some() {
+            self.passthrough.negotiate(config);
+        }
         Ok(())
     }
 
@@ -238,18 +283,33 @@ impl Filesystem for Adapter {
             _ => Vec::new(),
         };
         self.reply_bytes(request, reading, reply);
-        self.load(ahead);
+        self.ahead.load_all(ahead);
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let flags = OFlag::from_bits_truncate(flags.0);
-        match node(ino).and_then(|node| self.vfs.open(node, flags)) {
-            Ok(handle) => reply.opened(
-                FileHandle(handle.number()),
-                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
-            ),
-            Err(error) => reply.error(fuse_errno(&error)),
+        let opened = node(ino).and_then(|file| Ok((file, self.vfs.open(file, flags)?)));
+        match (opened, self.local()) {
+            (Ok((file, handle)), Some(local)) => self.open_local(local, file, handle, reply),
+            (Ok((_, handle)), None) => reply_opened(&self.vfs, handle, &Mode::Cached, reply),
+            (Err(error), _) => reply.error(fuse_errno(&error)),
         }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let (Some(_), Ok(file)) = (self.local(), node(ino)) {
+            self.passthrough.leave(file);
+        }
+        reply.ok();
     }
 
     fn read(
@@ -265,8 +325,14 @@ impl Filesystem for Adapter {
     ) {
         let range = offset..offset.saturating_add(u64::from(size));
         let handle = Handle::from_number(fh.0);
-        let reading = node(ino).and_then(|node| self.vfs.read(node, handle, range));
+        let file = node(ino);
+        let reading = file
+            .clone()
+            .and_then(|file| self.vfs.read(file, handle, range.clone()));
+        // What comes next is found out before the answer lets the caller ask for it.
+        let ahead = file.map(|file| self.vfs.files_to_load_with(file, &range));
         self.reply_bytes(request, reading, reply);
+        self.ahead.load_some(ahead.unwrap_or_default());
     }
 
     fn lseek(

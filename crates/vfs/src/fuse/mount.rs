@@ -17,6 +17,8 @@ use super::device::{Connection, connect};
 use super::error::MountError;
 use super::mountinfo::{self, MountEntry};
 use super::options::MountOptions;
+use super::passthrough::Passthrough;
+use super::readahead;
 use super::unmount::{Detach, unmount_path};
 use super::watch::Watch;
 use crate::vfs::Vfs;
@@ -61,8 +63,14 @@ pub fn mount(
     // From here on the mount is there, and this takes it away when anything fails.
     let shared = Arc::new(Shared::find(path.clone())?);
     let guard = Unmount(Arc::clone(&shared));
-    let adapter = Adapter::new(vfs, runtime, watch);
+    let passthrough = Arc::new(Passthrough::default());
+    let adapter = Adapter::new(Arc::clone(&vfs), runtime, watch, Arc::clone(&passthrough));
     let session = open_session(connection, adapter, options).map_err(start)?;
+    if passthrough.probe(&session) {
+        vfs.counters().passthrough_is_on();
+    }
+    // Not before: it is when it comes to terms that the kernel makes its own choice.
+    readahead::set(&shared.entry.device, options.readahead_kib);
     let thread = serve(session, Arc::clone(&shared)).map_err(start)?;
     Ok(Mount {
         unmount: guard,

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Threads that serve the kernel at most by default: what they do never waits.
 const THREADS_MAX: usize = 8;
 
+/// One block of the reader: more would have a page fault, around which the kernel reads as much,
+/// cost blocks that nobody asked for. What is further ahead is the reader's to fetch.
+const READAHEAD_KIB: u32 = 256;
+
 /// How a file system is mounted.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
@@ -16,6 +20,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// How long a request waits before we look whether its caller has been killed.
     pub watch_after: Duration,
+    /// How far the kernel reads ahead in a file, and around a page fault, where we may say so.
+    pub readahead_kib: u32,
 }
 
 impl MountOptions {
@@ -37,6 +43,7 @@ impl Default for MountOptions {
             threads: cpus.min(THREADS_MAX),
             allow_other: false,
             watch_after: Duration::from_millis(200),
+            readahead_kib: READAHEAD_KIB,
         }
     }
 }

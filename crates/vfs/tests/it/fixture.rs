@@ -73,6 +73,15 @@ impl Core {
     }
 
     pub(crate) fn with(tree: &Tree, options: ReaderOptions) -> Self {
+        Self::with_all(tree, options, |_| VfsOptions::default())
+    }
+
+    /// A file system with the options that `choose` makes of its repository.
+    pub(crate) fn with_all(
+        tree: &Tree,
+        options: ReaderOptions,
+        choose: impl FnOnce(&Arc<Gate>) -> VfsOptions,
+    ) -> Self {
         let runtime = Runtime::new().unwrap();
         let gate = Arc::new(Gate::new());
         let manifest = runtime
@@ -82,7 +91,7 @@ impl Core {
         let merged = MergedTree::new(&[&manifest], MergeOptions::default()).unwrap();
         let repository = Arc::clone(&gate) as Arc<dyn Repository>;
         let reader = Reader::new(repository, options, runtime.handle().clone());
-        let vfs = Arc::new(Vfs::new(merged, reader, VfsOptions::default()));
+        let vfs = Arc::new(Vfs::new(merged, reader, choose(&gate)));
         Self { vfs, gate, runtime }
     }
 }
@@ -133,10 +142,15 @@ impl Mounted {
     }
 
     pub(crate) fn with(test: &str, tree: &Tree, options: ReaderOptions) -> Option<Self> {
+        Self::over(test, || Core::with(tree, options))
+    }
+
+    /// Mounts what `make` makes, where this machine can.
+    pub(crate) fn over(test: &str, make: impl FnOnce() -> Core) -> Option<Self> {
         if !need(test, &[Need::Fuse, Need::Root]) {
             return None;
         }
-        let core = Core::with(tree, options);
+        let core = make();
         let directory = tempfile::tempdir().unwrap();
         let options = MountOptions {
             threads: 2,

@@ -1,13 +1,16 @@
 //! A repository that keeps a log of what payloads it is asked for, and can be shut: then it
-//! answers nothing, as a server that is stopped.
+//! answers nothing, as a server that is stopped. Payloads may be local files besides.
 
+use std::fs::File;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagStream};
 use farseek_store::{
-    Body, MemoryRepository, Payload, PutOptions, Repository, Result, StoreError, TagEntry,
+    Body, FsRepository, MemoryRepository, Payload, PutOptions, Repository, Result, StoreError,
+    TagEntry,
 };
 use futures::stream::BoxStream;
 use tokio::sync::watch;
@@ -18,6 +21,10 @@ pub(crate) struct Gate {
     is_open: watch::Sender<bool>,
     requests: Mutex<Vec<(Digest, Range<u64>)>>,
     broken: Mutex<bool>,
+    /// Where payloads are files, and whether that file system answers.
+    files: Mutex<Option<Arc<FsRepository>>>,
+    hangs: watch::Sender<bool>,
+    looks: AtomicUsize,
 }
 
 impl Gate {
@@ -27,7 +34,25 @@ impl Gate {
             is_open: watch::channel(true).0,
             requests: Mutex::default(),
             broken: Mutex::default(),
+            files: Mutex::default(),
+            hangs: watch::channel(false).0,
+            looks: AtomicUsize::new(0),
         }
+    }
+
+    /// From now on the payloads in `files` are local.
+    pub(crate) fn set_files(&self, files: Arc<FsRepository>) {
+        *self.files.lock().unwrap() = Some(files);
+    }
+
+    /// Whether looks at local files are answered.
+    pub(crate) fn set_hangs(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    /// How often a local file was looked for.
+    pub(crate) fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
     }
 
     pub(crate) fn shut(&self) {
@@ -85,6 +110,19 @@ impl Repository for Gate {
     }
     async fn payload_size(&self, digest: &Digest) -> Result<Option<u64>> {
         self.inner.payload_size(digest).await
+    }
+    async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let mut hangs = self.hangs.subscribe();
+        hangs
+            .wait_for(|hangs| !*hangs)
+            .await
+            .expect("the gate is there");
+        let files = self.files.lock().unwrap().clone();
+        match files {
+            Some(files) => files.payload_file(digest).await,
+            None => Ok(None),
+        }
     }
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)> {
         self.inner.put_payload(body, options).await

@@ -264,7 +264,7 @@ print(len(set(r)), r[0][0])";
 }
 
 /// Runs the ignored test `test` as the user nobody, with `wrapper` before it.
-fn run_as_nobody(test: &str, wrapper: &[&str]) {
+pub(crate) fn run_as_nobody(test: &str, wrapper: &[&str]) {
     let program = tempfile::tempdir().unwrap();
     let copy = program.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
@@ -328,13 +328,13 @@ fn users_without_the_device_are_told() {
 
 /// `/dev/fuse` with another mode for the time of a test, and then as it was. Tests that need it
 /// take turns, whether they are threads or processes.
-struct DeviceMode {
+pub(crate) struct DeviceMode {
     before: fs::Permissions,
     _turn: nix::fcntl::Flock<fs::File>,
 }
 
 impl DeviceMode {
-    fn set(mode: u32) -> Self {
+    pub(crate) fn set(mode: u32) -> Self {
         let lock = fs::File::create(std::env::temp_dir().join("farseek-test-device.lock")).unwrap();
         let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
         let before = fs::metadata("/dev/fuse").unwrap().permissions();

@@ -9,7 +9,9 @@ mod killed;
 mod lifecycle;
 mod links;
 mod model;
+mod passthrough;
 mod refusals;
+mod walks;
 
 /// The process that `farseek_testkit::Reader` starts.
 #[test]
