@@ -2,65 +2,88 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use farseek_object::Digest;
 
-use crate::block::{BlockIndex, BlockKey, Layout, PayloadId};
+use crate::ahead;
+use crate::bring::{Part, part, start};
 use crate::error::ReadError;
-use crate::fetch::Fetch;
-use crate::flight::{Claim, Joined, Waiter};
-use crate::plan::coalesce;
+use crate::fetch::Purpose;
+use crate::options::Promote;
+use crate::pass;
+use crate::payload::PayloadState;
 use crate::shared::Shared;
+use crate::trust::Verify;
+use crate::whereabouts::{Whereabouts, whereabouts};
+
+/// Times that a read is begun again because what vouched for a block went away meanwhile.
+const TRIES: usize = 3;
 
 /// Positional reads of one payload. Cheap to clone; holds no connection and no buffer.
 #[derive(Clone)]
 pub struct BlobReader {
     shared: Arc<Shared>,
-    payload: PayloadId,
-    layout: Layout,
+    state: Arc<PayloadState>,
 }
 
 impl BlobReader {
-    pub(crate) fn new(shared: Arc<Shared>, digest: Digest, size: u64) -> Self {
-        let layout = shared.layout(size);
-        Self {
-            shared,
-            payload: PayloadId { digest, size },
-            layout,
-        }
+    pub(crate) fn new(shared: Arc<Shared>, state: Arc<PayloadState>) -> Self {
+        Self { shared, state }
     }
 
     /// The digest of the payload.
     pub fn digest(&self) -> Digest {
-        self.payload.digest
+        self.state.id.digest
     }
 
     /// Bytes of the payload.
     pub fn size(&self) -> u64 {
-        self.payload.size
+        self.state.id.size
+    }
+
+    /// Where its bytes would come from now. Looks at the disk tier, and asks no source.
+    pub fn where_served(&self) -> Whereabouts {
+        whereabouts(&self.shared, &self.state)
     }
 
     /// The bytes of `range`, clamped to the size, if all of them are in memory; never waits.
     /// Copies only where more than one block is touched.
     pub fn try_read(&self, range: Range<u64>) -> Option<Bytes> {
-        let range = self.layout.clamp(range);
-        let mut touched = self.layout.blocks(&range);
+        if self.state.is_condemned() {
+            return None;
+        }
+        let range = self.state.layout.clamp(range);
+        let bytes = self.in_memory(&range)?;
+        self.shared.counters.bytes_asked.add(bytes.len() as u64);
+        self.note(&range);
+        Some(bytes)
+    }
+
+    fn in_memory(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (layout, cache) = (&self.state.layout, &self.shared.cache);
+        let get = |index| {
+            cache
+                .get(&self.state.key(index))
+                .map(|block| block.into_bytes())
+        };
+        let hits = &self.shared.counters.hits_memory;
+        let mut touched = layout.blocks(range);
         let Some(first) = touched.next() else {
             return Some(Bytes::new());
         };
-        let first = self.shared.cache.get(&self.key(first))?;
+        let first = get(first)?;
         let Some(second) = touched.next() else {
-            self.shared.counters.hits.add(1);
-            return Some(self.layout.join(&range, &[first]));
+            hits.add(1);
+            return Some(layout.join(range, &[first]));
         };
-        let mut blocks = vec![first, self.shared.cache.get(&self.key(second))?];
+        let mut blocks = vec![first, get(second)?];
         for index in touched {
-            blocks.push(self.shared.cache.get(&self.key(index))?);
+            blocks.push(get(index)?);
         }
-        self.shared.counters.hits.add(blocks.len() as u64);
-        Some(self.layout.join(&range, &blocks))
+        hits.add(blocks.len() as u64);
+        Some(layout.join(range, &blocks))
     }
 
     /// The bytes of `range`, clamped to the size. Fetches what is not in memory; what this call
@@ -71,88 +94,99 @@ impl BlobReader {
     /// # Errors
     /// [`ReadError`]; no part of the range is returned then.
     pub async fn read_at(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
-        let range = self.layout.clamp(range);
+        let range = self.state.layout.clamp(range);
+        self.shared
+            .counters
+            .bytes_asked
+            .add(range.end - range.start);
+        for _ in 0..TRIES {
+            self.shared.refuse_condemned(&self.state)?;
+            self.vouch(&range).await?;
+            if let Some(blocks) = self.blocks(&range).await? {
+                self.shared.refuse_condemned(&self.state)?;
+                return Ok(self.state.layout.join(&range, &blocks));
+            }
+        }
+        let digest = self.digest();
+        Err(ReadError::Aborted { digest })
+    }
+
+    /// Where only verified bytes are served: sees to it that they can be.
+    async fn vouch(&self, range: &Range<u64>) -> Result<(), ReadError> {
+        let (shared, state) = (&self.shared, &self.state);
+        let hashed_anyway = state.layout.is_whole() || range.is_empty();
+        if shared.options.verify != Verify::Strict || hashed_anyway {
+            return Ok(());
+        }
+        if state.is_local() || state.proof().is_some() {
+            return Ok(());
+        }
+        pass::prove(shared, state).await
+    }
+
+    /// The blocks of `range`; `None` where one of them may not be served.
+    async fn blocks(&self, range: &Range<u64>) -> Result<Option<Vec<Bytes>>, ReadError> {
+        let (shared, state) = (&self.shared, &self.state);
         let mut claims = Vec::new();
-        let parts: Vec<Part> = self
+        let parts: Vec<Part> = state
             .layout
-            .blocks(&range)
-            .map(|index| self.part(index, &mut claims))
+            .blocks(range)
+            .map(|index| part(shared, state, index, &mut claims))
             .collect();
-        self.start(claims);
+        start(shared, state, Purpose::Demand, claims);
+        self.note(range);
         let mut blocks = Vec::with_capacity(parts.len());
         for part in parts {
-            blocks.push(part.block().await?);
-        }
-        Ok(self.layout.join(&range, &blocks))
-    }
-
-    fn key(&self, index: BlockIndex) -> BlockKey {
-        BlockKey {
-            payload: self.payload,
-            index,
-        }
-    }
-
-    /// Finds a block, or who brings it: this call itself where a claim is added.
-    fn part(&self, index: BlockIndex, claims: &mut Vec<Claim>) -> Part {
-        let key = self.key(index);
-        let counters = &self.shared.counters;
-        if let Some(block) = self.shared.cache.get(&key) {
-            counters.hits.add(1);
-            return Part::Here(block);
-        }
-        let (waiter, claim) = match self.shared.flights.join(key) {
-            Joined::Claimed(waiter, claim) => (waiter, claim),
-            Joined::Coming(waiter) => {
-                counters.joined.add(1);
-                return Part::Coming(waiter);
+            match shared.options.verify.admit(part.block().await?) {
+                Some(block) => blocks.push(block.into_bytes()),
+                None => return Ok(None),
             }
-            Joined::Failed(error) => return Part::Failed(error),
-        };
-        // Between the look and the claim another fetch may have brought it and ended.
-        if let Some(block) = self.shared.cache.get(&key) {
-            counters.hits.add(1);
-            self.shared.flights.land(&key, block.clone());
-            return Part::Here(block);
         }
-        counters.misses.add(1);
-        claims.push(claim);
-        Part::Coming(waiter)
+        Ok(Some(blocks))
     }
 
-    /// Starts the fetches that meet the claims, each in a task of its own.
-    fn start(&self, claims: Vec<Claim>) {
-        let missing: Vec<BlockIndex> = claims.iter().map(|claim| claim.key().index).collect();
-        let mut claims = claims.into_iter();
-        for run in coalesce(&self.layout, &missing, self.shared.options.fetch_max_bytes) {
-            let run = claims.by_ref().take(run.blocks).collect();
-            let fetch = Fetch::new(Arc::clone(&self.shared), self.payload, self.layout, run);
-            self.shared.runtime.spawn(fetch.run());
+    /// Takes a read into account, now that what it waits for is under way.
+    fn note(&self, range: &Range<u64>) {
+        for index in self.state.layout.blocks(range) {
+            self.shared.note_read(&self.state, self.state.key(index));
         }
+        ahead::follow(&self.shared, &self.state, range);
+        if self.has_seeked(range) {
+            pass::localise(&self.shared, &self.state);
+        }
+    }
+
+    /// Whether the payload is to become local because somebody has seeked in it.
+    fn has_seeked(&self, range: &Range<u64>) -> bool {
+        let state = &self.state;
+        if self.shared.options.promote != Promote::OnSeek || state.layout.is_whole() {
+            return false;
+        }
+        let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !range.is_empty() && places.is_seek(range) {
+            state.set_seeked();
+        }
+        state.is_seeked()
+    }
+
+    /// Fetches all of it, and keeps it where blocks are kept, without reading it.
+    ///
+    /// # Errors
+    /// [`ReadError`]; what has come is kept.
+    pub async fn warm(&self) -> Result<(), ReadError> {
+        self.shared.refuse_condemned(&self.state)?;
+        if self.state.layout.is_whole() {
+            return self.read_at(0..1).await.map(drop);
+        }
+        self.state.set_seeked();
+        pass::run(&self.shared, &self.state, |_| ()).await
     }
 }
 
 impl fmt::Debug for BlobReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobReader")
-            .field("payload", &self.payload)
+            .field("payload", &self.state.id)
             .finish_non_exhaustive()
-    }
-}
-
-/// One block of a read.
-enum Part {
-    Here(Bytes),
-    Coming(Waiter),
-    Failed(ReadError),
-}
-
-impl Part {
-    async fn block(self) -> Result<Bytes, ReadError> {
-        match self {
-            Self::Here(block) => Ok(block),
-            Self::Coming(waiter) => waiter.wait().await,
-            Self::Failed(error) => Err(error),
-        }
     }
 }

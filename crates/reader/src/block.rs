@@ -44,6 +44,16 @@ impl Default for BlockSize {
 pub(crate) struct BlockIndex(u64);
 
 impl BlockIndex {
+    /// How many blocks come before it.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The block of this number.
+    pub(crate) fn of(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The block after this one.
     pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)

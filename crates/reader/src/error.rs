@@ -114,6 +114,23 @@ impl ReadError {
         Self::Unavailable { digest, source }
     }
 
+    /// Where it happened, as far as the error tells.
+    pub(crate) fn location(&self) -> Option<&str> {
+        match self {
+            Self::Corrupt { location, .. } | Self::Stalled { location, .. } => Some(location),
+            Self::NotFound { source, .. }
+            | Self::Denied { source, .. }
+            | Self::Unavailable { source, .. }
+            | Self::Failed { source, .. } => match &**source {
+                StoreError::NotFound { location, .. }
+                | StoreError::Unavailable { location, .. }
+                | StoreError::Denied { location, .. } => Some(location),
+                _ => None,
+            },
+            Self::Aborted { .. } => None,
+        }
+    }
+
     /// Whether the source may well be back in a moment.
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Stalled { .. } | Self::Unavailable { .. })

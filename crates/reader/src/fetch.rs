@@ -5,6 +5,8 @@
 //! source broke off; a whole payload whose digest is wrong is asked for once more from the
 //! start, and none of its bytes are served.
 //!
+//! Where the local repository has the payload, its bytes come from there, and are not kept again.
+//!
 //! What it takes, it takes in this order, so that fetches cannot lock each other out: the
 //! payload's lane (only where the source is known to ignore ranges), a share of the budget, a
 //! permit. It waits for the lane with empty hands.
@@ -16,34 +18,78 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farseek_store::Payload;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::{Answer, judge};
 use crate::assembly::Assembly;
-use crate::block::{BlockIndex, BlockKey, Layout, PayloadId};
+use crate::block::{BlockIndex, Layout};
 use crate::error::ReadError;
 use crate::flight::Claim;
 use crate::gate::{Gate, Share};
 use crate::lane::Turn;
+use crate::look::look;
+use crate::payload::PayloadState;
+use crate::promote_small::keep;
 use crate::shared::Shared;
+use crate::trust::Block;
+
+/// For whom a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody waits for the blocks.
+    Demand,
+    /// Somebody may want them soon. Never in the way of what somebody waits for.
+    Ahead,
+    /// The same, for somebody who sees to keeping the blocks, too.
+    Pass,
+}
 
 /// Blocks to bring, and how far it has come.
 pub(crate) struct Fetch {
     shared: Arc<Shared>,
-    payload: PayloadId,
+    state: Arc<PayloadState>,
+    purpose: Purpose,
     layout: Layout,
     /// What is still owed.
     claims: BTreeMap<BlockIndex, Claim>,
     assembly: Assembly,
     /// When it began, or its last byte came.
     alive: Instant,
+    trip: Trip,
     lane: Option<Turn>,
     budget: Option<Share>,
     failures: u32,
+    /// Whether the answer that is being received is the local repository's.
+    from_local: bool,
     /// Whether a whole payload has come wrong before.
     distrusted: bool,
+}
+
+/// Shorter answers say little about how fast bytes come.
+const TELLING: u64 = 64 << 10;
+
+/// One request, as time goes by.
+struct Trip {
+    begun: Instant,
+    /// When its first byte came.
+    first: Option<Instant>,
+    bytes: u64,
+}
+
+impl Trip {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            first: None,
+            bytes: 0,
+        }
+    }
+
+    fn note(&mut self, now: Instant, bytes: usize) {
+        self.first.get_or_insert(now);
+        self.bytes += bytes as u64;
+    }
 }
 
 /// How an attempt ended that did not fail.
@@ -76,10 +122,11 @@ impl Fetch {
     /// A fetch of the claimed blocks, which are at least one, neighbours, and in order.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        payload: PayloadId,
-        layout: Layout,
+        state: Arc<PayloadState>,
+        purpose: Purpose,
         claims: Vec<Claim>,
     ) -> Self {
+        let layout = state.layout;
         let claims: BTreeMap<_, _> = claims
             .into_iter()
             .map(|claim| (claim.key().index, claim))
@@ -93,14 +140,17 @@ impl Fetch {
         let (failures, distrusted) = (0, false);
         Self {
             shared,
-            payload,
+            state,
+            purpose,
             layout,
             claims,
             assembly,
             alive,
+            trip: Trip::begin(),
             lane,
             budget,
             failures,
+            from_local: false,
             distrusted,
         }
     }
@@ -131,8 +181,10 @@ impl Fetch {
 
     /// Tells everyone why.
     fn give_up(&mut self, error: &ReadError) {
-        self.shared.counters.errors.add(1);
-        let digest = self.payload.digest;
+        let unknown = self.shared.repository.location();
+        let location = error.location().unwrap_or(unknown);
+        self.shared.counters.count_error(location);
+        let digest = self.state.id.digest;
         match error {
             ReadError::Corrupt {
                 location, reason, ..
@@ -151,13 +203,21 @@ impl Fetch {
 
     /// Waits for the payload's lane where it needs one; then some of the blocks may have come.
     async fn queue(&mut self) -> Result<bool, ReadError> {
-        let Some(turn) = self.shared.lanes.turn(&self.payload) else {
+        let Some(turn) = self.shared.lanes.turn(&self.state.id) else {
             return Ok(false);
         };
         self.let_go();
         self.lane = Some(self.patiently(turn).await?);
         self.settle();
+        self.look_on_disk().await;
         Ok(true)
+    }
+
+    /// Strikes off what the transfer before has left on the disk.
+    async fn look_on_disk(&mut self) {
+        let owed: Vec<BlockIndex> = self.claims.keys().copied().collect();
+        look(&self.shared, &self.state, owed).await;
+        self.settle();
     }
 
     /// Gives the budget back, and what it pays for.
@@ -179,17 +239,18 @@ impl Fetch {
     async fn attempt(&mut self) -> Result<Ended, Failure> {
         let _permit = self.patiently(self.gate().enter()).await?;
         let wanted = self.wanted();
+        self.trip = Trip::begin();
         let answer = self.ask(&wanted).await?;
         let judged = judge(self.layout.size(), &wanted, answer.size, &answer.range);
         match judged.map_err(|reason| self.corrupt(&answer.source, reason))? {
             Answer::Exact => {
                 if self.lane.take().is_some() {
-                    self.shared.lanes.forget(&self.payload);
+                    self.shared.lanes.forget(&self.state.id);
                 }
             }
             Answer::Excess => {
                 if self.lane.is_none() {
-                    self.lane = self.shared.lanes.try_turn(&self.payload);
+                    self.lane = self.shared.lanes.try_turn(&self.state.id);
                 }
                 if self.lane.is_none() {
                     return Ok(Ended::Queue);
@@ -197,25 +258,75 @@ impl Fetch {
                 self.widen(answer.range.start);
             }
         }
-        self.receive(answer).await?;
+        let location = answer.source.clone();
+        let received = self.receive(answer).await;
+        self.note_trip(&location);
+        received?;
         Ok(Ended::Done)
     }
 
     async fn ask(&mut self, wanted: &Range<u64>) -> Result<Payload, ReadError> {
+        let digest = self.state.id.digest;
+        if let Some(answer) = self.ask_local(wanted).await {
+            return Ok(answer);
+        }
         let counters = &self.shared.counters;
         counters.fetches.add(1);
-        counters.bytes_asked.add(wanted.end - wanted.start);
-        let digest = self.payload.digest;
+        counters.bytes_requested.add(wanted.end - wanted.start);
         let asking = self.shared.repository.get_payload(&digest, wanted.clone());
         match timeout_at(self.deadline(), asking).await {
-            Ok(answer) => answer.map_err(|error| ReadError::from_store(digest, error)),
+            Ok(Ok(answer)) => {
+                self.state.set_source(&answer.source);
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(ReadError::from_store(digest, error)),
             Err(_) => Err(self.stalled()),
         }
     }
 
-    fn deliver(&mut self, index: BlockIndex, block: Bytes) {
-        self.shared.deliver(self.key(index), block);
+    /// Asks the local repository, where it is known to have the payload. Whatever goes wrong
+    /// there, it may go better elsewhere.
+    async fn ask_local(&mut self, wanted: &Range<u64>) -> Option<Payload> {
+        self.from_local = false;
+        let local = self.shared.options.local.as_ref()?;
+        if !self.state.is_local() {
+            return None;
+        }
+        let asking = local.get_payload(&self.state.id.digest, wanted.clone());
+        let answer = timeout_at(self.deadline(), asking)
+            .await
+            .ok()
+            .and_then(Result::ok);
+        self.from_local = answer.is_some();
+        self.state.set_local(self.from_local);
+        answer
+    }
+
+    /// Learns from how long the answer took, and how fast it came.
+    fn note_trip(&self, location: &str) {
+        if self.from_local {
+            return;
+        }
+        let (trip, counters) = (&self.trip, &self.shared.counters);
+        let took = trip.begun.elapsed();
+        counters.note_fetch(self.state.id.digest, location, took, trip.bytes);
+        if let Some(first) = trip.first.filter(|_| trip.bytes >= TELLING) {
+            let latency = first - trip.begun;
+            self.shared.observe(latency, trip.bytes, first.elapsed());
+        }
+    }
+
+    /// Gives a block to whoever waits for it.
+    fn deliver(&mut self, index: BlockIndex, block: Block) {
+        self.shared.deliver(self.state.key(index), block);
         self.claims.remove(&index);
+    }
+
+    /// Has a block kept for later, unless somebody else sees to that.
+    fn keep(&self, index: BlockIndex, block: &Block) {
+        if !self.from_local && self.purpose != Purpose::Pass {
+            keep(&self.shared, &self.state, index, block);
+        }
     }
 
     /// Waits before the next attempt, unless there have been enough or time runs out.
@@ -226,7 +337,7 @@ impl Fetch {
         else {
             return Err(error);
         };
-        tracing::debug!(digest = %self.payload.digest, ?pause, "{error}: trying again");
+        tracing::debug!(digest = %self.state.id.digest, ?pause, "{error}: trying again");
         sleep(pause).await;
         self.settle();
         if !self.claims.is_empty() {
@@ -237,7 +348,7 @@ impl Fetch {
 
     /// Makes fetches that failed together come back apart.
     fn seed(&self) -> u64 {
-        let digest = self.payload.digest.as_bytes();
+        let digest = self.state.id.digest.as_bytes();
         digest.iter().fold(self.wanted().start, |seed, &byte| {
             seed.rotate_left(8) ^ u64::from(byte)
         })
@@ -265,17 +376,14 @@ impl Fetch {
     fn settle(&mut self) {
         let Self {
             shared,
-            payload,
+            state,
             claims,
             ..
         } = self;
         claims.retain(|&index, claim| {
-            let key = BlockKey {
-                payload: *payload,
-                index,
-            };
+            let key = state.key(index);
             if let Some(block) = shared.cache.get(&key) {
-                shared.flights.land(&key, block);
+                shared.flights.land(&key, block.into_block());
             }
             !claim.is_met()
         });
@@ -302,15 +410,11 @@ impl Fetch {
         self.assembly.position()..self.layout.range_of(last).end
     }
 
-    fn key(&self, index: BlockIndex) -> BlockKey {
-        BlockKey {
-            payload: self.payload,
-            index,
-        }
-    }
-
     fn gate(&self) -> &Gate {
-        self.shared.gates.of(&self.layout)
+        match self.purpose {
+            Purpose::Demand => self.shared.gates.of(&self.layout),
+            Purpose::Ahead | Purpose::Pass => self.shared.gates.ahead(&self.layout),
+        }
     }
 
     fn deadline(&self) -> Instant {
@@ -319,7 +423,7 @@ impl Fetch {
 
     fn stalled(&self) -> ReadError {
         ReadError::Stalled {
-            digest: self.payload.digest,
+            digest: self.state.id.digest,
             location: self.shared.repository.location().to_owned(),
             stall: self.shared.options.stall,
         }
@@ -327,7 +431,7 @@ impl Fetch {
 
     fn corrupt(&self, location: &str, reason: String) -> ReadError {
         ReadError::Corrupt {
-            digest: self.payload.digest,
+            digest: self.state.id.digest,
             location: location.to_owned(),
             reason,
         }
@@ -335,7 +439,7 @@ impl Fetch {
 
     fn broken(&self, location: &str, reason: String) -> Failure {
         Failure::Again(ReadError::broken_body(
-            self.payload.digest,
+            self.state.id.digest,
             location,
             reason,
         ))

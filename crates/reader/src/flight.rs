@@ -12,18 +12,20 @@
 //! flight, and whoever has claimed one looks into the cache again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::block::BlockKey;
 use crate::error::ReadError;
 use crate::failures::Failures;
+use crate::trust::Block;
 
-type Outcome = Result<Bytes, ReadError>;
+use super::sync::{Mutex, MutexGuard, PoisonError};
+
+type Outcome = Result<Block, ReadError>;
 
 /// A block on its way. Its channel holds the outcome once there is one.
 type Flight = watch::Sender<Option<Outcome>>;
@@ -92,7 +94,7 @@ impl Flights {
     }
 
     /// Ends the flight of a block, if there is one, whoever has claimed it.
-    pub(crate) fn land(&self, key: &BlockKey, block: Bytes) {
+    pub(crate) fn land(&self, key: &BlockKey, block: Block) {
         let mut table = self.lock();
         table.failures.forget(key);
         let flight = table.flights.remove(key);
@@ -213,6 +215,11 @@ mod tests {
 
     use super::*;
     use crate::block::{BlockSize, Layout, PayloadId};
+    use crate::trust::Provisional;
+
+    fn block(bytes: &'static str) -> Block {
+        Block::Provisional(Provisional::new(bytes.into()))
+    }
 
     fn key() -> BlockKey {
         let index = Layout::new(1 << 20, BlockSize::MIN, 0).index_of(0);
@@ -248,11 +255,11 @@ mod tests {
             panic!("it is in flight");
         };
         assert!(flights.has(&key()) && !claim.is_met());
-        flights.land(&key(), Bytes::from_static(b"block"));
+        flights.land(&key(), block("block"));
         assert!(claim.is_met() && flights.len() == 0);
         drop(claim);
-        assert_eq!(done(first).unwrap(), "block");
-        assert_eq!(done(second).unwrap(), "block");
+        assert_eq!(done(first).unwrap(), block("block"));
+        assert_eq!(done(second).unwrap(), block("block"));
     }
 
     #[test]
@@ -269,14 +276,14 @@ mod tests {
     fn an_old_claim_leaves_the_next_flight_alone() {
         let flights = flights();
         let (_, old) = claimed(&flights);
-        flights.land(&key(), Bytes::new());
+        flights.land(&key(), block(""));
         let (waiter, _new) = claimed(&flights);
         old.fail(ReadError::Aborted {
             digest: Digest::EMPTY,
         });
         assert!(flights.has(&key()));
-        flights.land(&key(), Bytes::from_static(b"new"));
-        assert_eq!(done(waiter).unwrap(), "new");
+        flights.land(&key(), block("new"));
+        assert_eq!(done(waiter).unwrap(), block("new"));
     }
 
     #[test]
@@ -290,7 +297,7 @@ mod tests {
         claim.fail(error());
         assert!(done(waiter).is_err());
         assert!(matches!(flights.join(key()), Joined::Failed(_)));
-        flights.land(&key(), Bytes::new());
+        flights.land(&key(), block(""));
         claimed(&flights);
     }
 }

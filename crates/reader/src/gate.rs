@@ -1,7 +1,8 @@
 //! How many requests run at once, and how many bytes they may hold.
 //!
-//! Two gates: payloads that are small (a symlink's target, a script) have one of their own, so
-//! that they never wait behind bulk data. At each gate a fetch first reserves its bytes, then
+//! Several gates: payloads that are small (a symlink's target, a script) have one of their own, so
+//! that they never wait behind bulk data, and so has what is fetched ahead of readers, so that
+//! nobody who reads waits behind it. At each gate a fetch first reserves its bytes, then
 //! takes a permit for each request. Nobody who holds a permit waits for bytes, so the two
 //! cannot lock each other out.
 
@@ -68,25 +69,34 @@ impl Gate {
     }
 }
 
-/// The two gates of a reader.
+/// The gates of a reader.
 #[derive(Debug)]
 pub(crate) struct Gates {
     small: Gate,
     bulk: Gate,
+    /// Where something is fetched ahead.
+    ahead: Option<Gate>,
 }
 
 impl Gates {
     /// Shares `max_fetches` and `in_flight_max_bytes` among the gates: half of the requests are
-    /// kept for small payloads, and as many bytes as those need, but at most an eighth.
+    /// kept for small payloads, and as many bytes as those need, but at most an eighth. What is
+    /// fetched ahead has half of the rest.
     pub(crate) fn new(options: &ReaderOptions) -> Self {
         let small = (options.max_fetches / 2).max(1);
-        let bulk = options.max_fetches.saturating_sub(small).max(1);
+        let large = options.max_fetches.saturating_sub(small).max(1);
         let small_bytes = SMALL_MAX_BYTES.saturating_mul(small as u64);
         let small_bytes = small_bytes.min(options.in_flight_max_bytes / 8);
-        let bulk_bytes = options.in_flight_max_bytes - small_bytes;
+        let large_bytes = options.in_flight_max_bytes - small_bytes;
+        let shared = options.reads_ahead() && large >= 2;
+        let (ahead, ahead_bytes) = match shared {
+            true => (large / 2, large_bytes / 2),
+            false => (0, 0),
+        };
         Self {
             small: Gate::new(small, small_bytes),
-            bulk: Gate::new(bulk, bulk_bytes),
+            bulk: Gate::new(large - ahead, large_bytes - ahead_bytes),
+            ahead: shared.then(|| Gate::new(ahead, ahead_bytes)),
         }
     }
 
@@ -99,9 +109,15 @@ impl Gates {
         }
     }
 
-    /// Bytes of both budgets that are taken.
+    /// The gate for what nobody waits for yet.
+    pub(crate) fn ahead(&self, layout: &Layout) -> &Gate {
+        self.ahead.as_ref().unwrap_or_else(|| self.of(layout))
+    }
+
+    /// Bytes of all budgets that are taken.
     pub(crate) fn taken(&self) -> u64 {
-        self.small.taken() + self.bulk.taken()
+        let ahead = self.ahead.as_ref().map_or(0, Gate::taken);
+        self.small.taken() + self.bulk.taken() + ahead
     }
 }
 
@@ -146,14 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn both_gates_together_keep_to_the_budget() {
-        let gates = Gates::new(&ReaderOptions::default());
-        let units = gates.small.budget_units + gates.bulk.budget_units;
-        assert_eq!(
-            u64::from(units) * UNIT,
-            ReaderOptions::default().in_flight_max_bytes
-        );
-        let permits = |gate: &Gate| gate.permits.available_permits();
-        assert_eq!(permits(&gates.small) + permits(&gates.bulk), 64);
+    fn all_gates_together_keep_to_the_budget() {
+        let defaults = ReaderOptions::default();
+        let alone = ReaderOptions {
+            readahead_max_bytes: 0,
+            ..defaults.clone()
+        };
+        for (options, count) in [(defaults, 3), (alone, 2)] {
+            let gates = Gates::new(&options);
+            let all = || [&gates.small, &gates.bulk].into_iter().chain(&gates.ahead);
+            assert_eq!(all().count(), count);
+            let units: u64 = all().map(|gate| u64::from(gate.budget_units)).sum();
+            assert_eq!(units * UNIT, options.in_flight_max_bytes);
+            let permits: usize = all().map(|gate| gate.permits.available_permits()).sum();
+            assert_eq!(permits, options.max_fetches);
+        }
     }
 }

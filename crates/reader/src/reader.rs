@@ -7,6 +7,7 @@ use farseek_store::Repository;
 use tokio::runtime::Handle;
 
 use crate::blob::BlobReader;
+use crate::block::PayloadId;
 use crate::options::ReaderOptions;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -26,7 +27,14 @@ impl Reader {
     /// The payload `digest`, believed to have `size` bytes. Asks nobody: whether it is there
     /// shows when it is read.
     pub fn open(&self, digest: Digest, size: u64) -> BlobReader {
-        BlobReader::new(Arc::clone(&self.0), digest, size)
+        let state = self.0.state(PayloadId { digest, size });
+        BlobReader::new(Arc::clone(&self.0), state)
+    }
+
+    /// Waits until everything has been done that goes on behind the reads: blocks written to the
+    /// disk, payloads hashed and made local.
+    pub async fn settle(&self) {
+        self.0.background.idle().await;
     }
 
     /// What it has done so far.

@@ -2,10 +2,14 @@
 //!
 //! Time is paused: a deadline of 30 s costs nothing, and how long something took is exact.
 
+mod ahead;
 mod bounds;
+mod disk;
 mod faults;
 mod model;
+mod promote;
 mod requests;
 mod source;
+mod trust;
 mod turns;
 mod whole_streams;

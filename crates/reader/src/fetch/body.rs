@@ -1,17 +1,20 @@
 //! The body of an answer: cut into blocks, checked, and handed to whoever waits for them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use farseek_object::Digest;
 use farseek_store::{Body, Payload};
 use futures::StreamExt;
 use tokio::task::coop::consume_budget;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, Fetch};
 use crate::block::{BlockIndex, as_len};
 use crate::error::ReadError;
+use crate::trust::{Block, Provisional};
+use crate::write_behind::wait_and_offer;
 
 /// Larger payloads are hashed off the threads that serve everyone.
 const HASH_HERE_MAX: usize = 256 << 10;
@@ -22,8 +25,8 @@ impl Fetch {
     pub(super) async fn receive(&mut self, mut answer: Payload) -> Result<(), Failure> {
         let mut at = answer.range.start;
         let end = answer.range.end.min(self.layout.size());
-        let keep = self.shared.cache.has_room_for(self.layout.size());
-        while !self.claims.is_empty() || (keep && at < end) {
+        let keep = self.keeping();
+        while !self.claims.is_empty() || (keep != Keep::Nothing && at < end) {
             let Some(mut chunk) = self.chunk(&mut answer.body).await? else {
                 return self.ended(at, &answer);
             };
@@ -57,7 +60,7 @@ impl Fetch {
             };
             let chunk = next
                 .transpose()
-                .map_err(|error| ReadError::from_store(self.payload.digest, error))?;
+                .map_err(|error| ReadError::from_store(self.state.id.digest, error))?;
             match chunk {
                 Some(chunk) if chunk.is_empty() => {
                     if Instant::now() >= self.deadline() {
@@ -67,7 +70,10 @@ impl Fetch {
                 chunk => {
                     if let Some(chunk) = &chunk {
                         self.alive = self.shared.pulse.beat();
-                        self.shared.counters.bytes_fetched.add(chunk.len() as u64);
+                        self.trip.note(self.alive, chunk.len());
+                        if !self.from_local {
+                            self.shared.counters.bytes_fetched.add(chunk.len() as u64);
+                        }
                     }
                     return Ok(chunk);
                 }
@@ -117,28 +123,67 @@ impl Fetch {
     async fn accept(
         &mut self,
         index: BlockIndex,
-        block: Bytes,
-        keep: bool,
+        bytes: Bytes,
+        keep: Keep,
         location: &str,
     ) -> Result<(), Failure> {
-        if self.layout.is_whole() && digest_of(&block).await != Some(self.payload.digest) {
-            let error = self.corrupt(location, "its bytes have another digest".to_owned());
-            self.realign();
-            let again = !std::mem::replace(&mut self.distrusted, true);
-            return Err(if again {
-                Failure::Again(error)
-            } else {
-                Failure::Final(error)
-            });
-        }
+        let Some(block) = self.judge(index, bytes).await else {
+            return Err(self.distrust(location));
+        };
         let owed = self.claims.contains_key(&index);
-        if owed || keep || self.shared.flights.has(&self.key(index)) {
+        let wanted = owed || self.shared.flights.has(&self.state.key(index));
+        if wanted || keep == Keep::InMemory {
+            self.keep(index, &block);
             self.deliver(index, block);
+        } else if keep == Keep::OnDisk {
+            wait_and_offer(&self.shared, &self.state, index, block).await;
+            self.alive = Instant::now();
         }
         if owed {
             self.failures = 0;
         }
         Ok(())
+    }
+
+    /// How far a block is to be trusted; `None` where it is false, or the runtime ends.
+    async fn judge(&self, index: BlockIndex, bytes: Bytes) -> Option<Block> {
+        let block = Provisional::new(bytes);
+        if self.from_local && !self.layout.is_whole() {
+            return Some(Block::Verified(block.vouched_by_repository()));
+        }
+        let verify = self.shared.options.verify;
+        if block.len() <= HASH_HERE_MAX || !self.state.is_hashed(verify) {
+            return self.state.judge(verify, index, block).ok();
+        }
+        let state = Arc::clone(&self.state);
+        let judging = spawn_blocking(move || state.judge(verify, index, block));
+        judging.await.ok()?.ok()
+    }
+
+    /// A block was false: that may have happened on the way, once.
+    fn distrust(&mut self, location: &str) -> Failure {
+        let error = self.corrupt(location, "its bytes have another digest".to_owned());
+        if self.from_local {
+            self.state.set_local(false);
+        }
+        self.realign();
+        if std::mem::replace(&mut self.distrusted, true) {
+            return Failure::Final(error);
+        }
+        Failure::Again(error)
+    }
+
+    /// What to do with bytes of a payload that nobody asked for.
+    fn keeping(&self) -> Keep {
+        let size = self.layout.size();
+        if self.shared.stays_in_memory(&self.state) && self.shared.cache.has_room_for(size) {
+            return Keep::InMemory;
+        }
+        let on_disk = self.shared.disk_for(&self.state);
+        match on_disk.is_some_and(|disk| disk.has_room_for(size)) {
+            true => Keep::OnDisk,
+            false => Keep::Nothing,
+        }
     }
 
     /// Starts the assembly where a body that holds more starts, so that blocks before the first
@@ -156,13 +201,10 @@ fn ends_unknown(answer: &Payload) -> bool {
     answer.size.is_none() && answer.range.end == u64::MAX
 }
 
-/// The digest of a whole payload; `None` where the runtime ends meanwhile.
-async fn digest_of(block: &Bytes) -> Option<Digest> {
-    if block.len() <= HASH_HERE_MAX {
-        return Some(Digest::of(block));
-    }
-    let block = block.clone();
-    tokio::task::spawn_blocking(move || Digest::of(&block))
-        .await
-        .ok()
+/// What is done with the bytes of a payload that is being sent as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    InMemory,
+    OnDisk,
 }

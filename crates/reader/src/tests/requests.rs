@@ -37,7 +37,7 @@ async fn many_readers_of_one_block_cost_one_request() {
     );
     let stats = reader.stats();
     assert_eq!((stats.misses, stats.joined, stats.fetches), (1, 63, 1));
-    assert_eq!((stats.bytes_asked, stats.bytes_fetched), (BLOCK, BLOCK));
+    assert_eq!((stats.bytes_requested, stats.bytes_fetched), (BLOCK, BLOCK));
     assert_eq!(reader.shared().flights.len(), 0);
     assert_eq!(stats.bytes_in_flight, 0);
 }
@@ -145,7 +145,7 @@ async fn memory_is_read_without_waiting() {
         pattern(0..2)
     );
     assert_eq!(source.only_range(), 0..3 * BLOCK);
-    assert_eq!(reader.stats().hits, 5);
+    assert_eq!(reader.stats().hits_memory, 5);
 }
 
 #[tokio::test(start_paused = true)]

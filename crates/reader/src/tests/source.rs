@@ -220,14 +220,15 @@ pub(super) fn unavailable() -> StoreError {
     }
 }
 
-/// Blocks of a page, no whole fetches beyond one, runs of at most 4 blocks, and no memory of
-/// failures.
+/// Blocks of a page, no whole fetches beyond one, runs of at most 4 blocks, no memory of failures
+/// and no readahead.
 pub(super) fn options() -> ReaderOptions {
     ReaderOptions {
         block_size: BlockSize::MIN,
         whole_fetch_max_bytes: 0,
         fetch_max_bytes: 4 * BLOCK,
         failure_memory: Duration::ZERO,
+        readahead_max_bytes: 0,
         ..ReaderOptions::default()
     }
 }

@@ -1,0 +1,289 @@
+//! The disk tier under the reader, by the requests that are made.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::source::{Act, BLOCK, Random, Source, digest, options, pattern, reader};
+use crate::disk::DiskOptions;
+use crate::error::ReadError;
+use crate::options::{Promote, ReaderOptions};
+use crate::reader::Reader;
+use crate::whereabouts::Tier;
+
+const SIZE: u64 = 64 * BLOCK + 77;
+const SMALL: u64 = 3000;
+
+/// A disk tier in `directory`, and a memory for a few blocks only.
+pub(super) fn on_disk(directory: &Path) -> ReaderOptions {
+    let disk = DiskOptions {
+        keep_free_percent: 0,
+        ..DiskOptions::new(directory.to_owned())
+    };
+    ReaderOptions {
+        disk: Some(disk),
+        blob_cache_max_bytes: 8 * BLOCK,
+        promote: Promote::Never,
+        ..options()
+    }
+}
+
+fn good() -> Arc<Source> {
+    let source = Source::good();
+    source.add(SIZE);
+    source.add(SMALL);
+    Arc::new(source)
+}
+
+pub(super) async fn read_all(reader: &Reader, size: u64) {
+    let blob = reader.open(digest(size), size);
+    for start in (0..size).step_by(3 * BLOCK as usize) {
+        let range = start..(start + 3 * BLOCK).min(size);
+        assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+    }
+    reader.settle().await;
+}
+
+pub(super) fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.path().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_second_reader_fetches_nothing_again() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let first = reader(&source, on_disk(dir.path()));
+    read_all(&first, SIZE).await;
+    read_all(&first, SMALL).await;
+    let asked = source.ranges().len();
+    assert_eq!(asked, 22 + 1);
+    // The first still has everything open: two mounts at a time.
+    let second = reader(&source, on_disk(dir.path()));
+    read_all(&second, SIZE).await;
+    read_all(&second, SMALL).await;
+    drop(first);
+    let third = reader(&source, on_disk(dir.path()));
+    read_all(&third, SIZE).await;
+    read_all(&third, SMALL).await;
+    assert_eq!(source.ranges().len(), asked);
+    let stats = third.stats();
+    assert_eq!(
+        (stats.fetches, stats.hits_disk, stats.disk.damaged),
+        (0, 66, 0)
+    );
+    let here = third.open(digest(SIZE), SIZE).where_served();
+    assert_eq!((here.cached_percent, here.tier), (100, Tier::Disk));
+}
+
+#[tokio::test]
+async fn what_memory_has_let_go_is_read_from_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let reader = reader(&source, on_disk(dir.path()));
+    read_all(&reader, SIZE).await;
+    let asked = source.ranges().len();
+    read_all(&reader, SIZE).await;
+    assert_eq!(source.ranges().len(), asked);
+    assert!(reader.stats().hits_disk > 40);
+}
+
+#[tokio::test]
+async fn only_what_the_disk_lacks_is_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let first = reader(&source, on_disk(dir.path()));
+    let blob = first.open(digest(SIZE), SIZE);
+    blob.read_at(2 * BLOCK..3 * BLOCK).await.unwrap();
+    first.settle().await;
+    let here = blob.where_served();
+    assert_eq!((here.cached_percent, here.tier), (1, Tier::Source));
+    let second = reader(&source, on_disk(dir.path()));
+    let blob = second.open(digest(SIZE), SIZE);
+    let read = blob.read_at(0..5 * BLOCK).await.unwrap();
+    assert_eq!(read, pattern(0..5 * BLOCK));
+    let rest = [2 * BLOCK..3 * BLOCK, 0..2 * BLOCK, 3 * BLOCK..5 * BLOCK];
+    assert_eq!(source.ranges(), rest);
+    assert_eq!(second.stats().bytes_asked, 5 * BLOCK);
+}
+
+#[tokio::test]
+async fn flipped_bits_are_fetched_again_and_never_served() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let first = reader(&source, on_disk(dir.path()));
+    read_all(&first, SIZE).await;
+    read_all(&first, SMALL).await;
+    drop(first);
+    let mut random = Random(5);
+    for round in 0..1000 {
+        let files = files(&dir.path().join("v1"));
+        let file = &files[random.below(files.len() as u64) as usize];
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(file)
+            .unwrap();
+        let at = random.below(file.metadata().unwrap().len());
+        let mut byte = [0];
+        if file.read_at(&mut byte, at).unwrap() == 1 {
+            byte[0] ^= 1 << random.below(8);
+            file.write_all_at(&byte, at).unwrap();
+        }
+        let again = reader(&source, on_disk(dir.path()));
+        let size = if round % 4 == 0 { SMALL } else { SIZE };
+        let at = random.below(size);
+        let range = at..(at + 4 * BLOCK).min(size);
+        let read = again.open(digest(size), size).read_at(range.clone()).await;
+        assert_eq!(read.unwrap(), pattern(range), "round {round}");
+        again.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_is_kept_while_everything_is_read() {
+    let dir = TempDir::new().unwrap();
+    let source = Arc::new(Source::good());
+    let sizes: Vec<u64> = (0..40).map(|n| 20 * BLOCK + n).collect();
+    for &size in &sizes {
+        source.add(size);
+    }
+    let limit = 200 * BLOCK;
+    let mut options = on_disk(dir.path());
+    options.disk.as_mut().unwrap().max_bytes = limit;
+    let reader = reader(&source, options);
+    let disk = reader.shared().disk.clone().unwrap();
+    let tasks: Vec<_> = (0..8u64)
+        .map(|seed| {
+            let (reader, sizes) = (reader.clone(), sizes.clone());
+            tokio::spawn(async move {
+                let mut random = Random(seed);
+                for _ in 0..30 {
+                    let size = sizes[random.below(sizes.len() as u64) as usize];
+                    let blob = reader.open(digest(size), size);
+                    let at = random.below(size);
+                    let range = at..(at + 9 * BLOCK).min(size);
+                    let read = blob.read_at(range.clone()).await.unwrap();
+                    assert_eq!(read, pattern(range));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    reader.settle().await;
+    let stats = reader.stats().disk;
+    assert!(stats.evicted_bytes > 0 && stats.failures == 0, "{stats:?}");
+    assert!(
+        disk.used_bytes() <= limit + limit / 4,
+        "{}",
+        disk.used_bytes()
+    );
+}
+
+#[tokio::test]
+async fn without_a_writable_directory_reads_go_on() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    let source = good();
+    let reader = reader(&source, on_disk(&file.join("below")));
+    read_all(&reader, SIZE).await;
+    read_all(&reader, SMALL).await;
+    assert_eq!(reader.stats().disk.written, 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_slow_is_not_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let source = Arc::new(Source::good());
+    // More than the queue for the disk holds.
+    let size = 40 << 20;
+    source.add(size);
+    let reader = reader(
+        &source,
+        ReaderOptions {
+            fetch_max_bytes: 4 << 20,
+            ..on_disk(dir.path())
+        },
+    );
+    let full = reader.shared().unwritten.try_reserve(usize::MAX).unwrap();
+    let blob = reader.open(digest(size), size);
+    let read = blob.read_at(0..9 * BLOCK).await.unwrap();
+    assert_eq!(read, pattern(0..9 * BLOCK));
+    assert_eq!(reader.stats().writes_dropped, 9);
+    drop(full);
+    blob.read_at(20 * BLOCK..22 * BLOCK).await.unwrap();
+    reader.settle().await;
+    let stats = reader.stats();
+    assert_eq!((stats.writes_dropped, stats.disk.written), (9, 2));
+    assert_eq!(stats.bytes_unwritten, 0);
+}
+
+#[tokio::test]
+async fn a_source_without_ranges_is_asked_once_whatever_fits_in_memory() {
+    let dir = TempDir::new().unwrap();
+    let source = Source::new(|_, _| Act::Whole).paced(BLOCK, Duration::from_micros(10));
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let reader = reader(&source, on_disk(dir.path()));
+    let blob = reader.open(digest(SIZE), SIZE);
+    let at = 5 * BLOCK + 9;
+    assert_eq!(blob.read_at(at..at + 1).await.unwrap(), pattern(at..at + 1));
+    read_all(&reader, SIZE).await;
+    while reader.stats().bytes_in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    reader.settle().await;
+    let asked = source.ranges().len();
+    read_all(&reader, SIZE).await;
+    assert_eq!(source.ranges().len(), asked, "all of it is here");
+    assert!(
+        reader.stats().bytes_fetched <= 2 * SIZE,
+        "{}",
+        reader.stats().bytes_fetched
+    );
+}
+
+#[tokio::test]
+async fn a_false_small_payload_on_the_disk_is_fetched_again() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let first = reader(&source, on_disk(dir.path()));
+    read_all(&first, SMALL).await;
+    let disk = first.shared().disk.clone().unwrap();
+    let geometry = first.shared().state(super::trust::id(SMALL)).geometry();
+    disk.write(geometry, 0, &vec![7; SMALL as usize]);
+    let second = reader(&source, on_disk(dir.path()));
+    read_all(&second, SMALL).await;
+    assert_eq!(source.ranges().len(), 2);
+    assert_eq!(second.stats().disk.damaged, 1);
+}
+
+#[tokio::test]
+async fn errors_are_no_less_errors_with_a_disk() {
+    let dir = TempDir::new().unwrap();
+    let source = Arc::new(Source::new(|_, _| Act::Flip(1)));
+    source.add(SMALL);
+    let reader = reader(&source, on_disk(dir.path()));
+    let read = reader.open(digest(SMALL), SMALL).read_at(0..1).await;
+    assert!(matches!(read, Err(ReadError::Corrupt { .. })));
+    reader.settle().await;
+    assert_eq!(reader.stats().disk.written, 0);
+    assert_eq!(
+        reader.stats().errors_by_source,
+        [("fake:payload".to_owned(), 1)]
+    );
+}

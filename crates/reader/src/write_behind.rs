@@ -1,0 +1,96 @@
+//! Blocks on their way to the disk: written behind the reads, by one worker, from a bounded queue.
+//!
+//! A read never waits for the disk: when the worker is behind, its block is not written. Only
+//! work that is not a read, such as fetching the rest of a payload, waits for room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::block::BlockIndex;
+use crate::disk::Written;
+use crate::finish;
+use crate::payload::PayloadState;
+use crate::queue::{Share, Write};
+use crate::shared::Shared;
+use crate::trust::Block;
+
+/// How long the queue may be full before its disk counts as dead for who waits for room.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Has a block written, if there is room.
+pub(crate) fn offer(
+    shared: &Arc<Shared>,
+    state: &Arc<PayloadState>,
+    index: BlockIndex,
+    block: Block,
+) {
+    if shared.disk_for(state).is_none() {
+        return;
+    }
+    match shared.unwritten.try_reserve(block.bytes().len()) {
+        Some(share) => push(shared, state, index, block, share),
+        None => shared.counters.writes_dropped.add(1),
+    }
+}
+
+/// Has a block written as soon as there is room.
+pub(crate) async fn wait_and_offer(
+    shared: &Arc<Shared>,
+    state: &Arc<PayloadState>,
+    index: BlockIndex,
+    block: Block,
+) {
+    if shared.disk_for(state).is_none() {
+        return;
+    }
+    let room = shared.unwritten.reserve(block.bytes().len());
+    match timeout(PATIENCE, room).await {
+        Ok(share) => push(shared, state, index, block, share),
+        Err(_) => shared.counters.writes_dropped.add(1),
+    }
+}
+
+fn push(
+    shared: &Arc<Shared>,
+    state: &Arc<PayloadState>,
+    index: BlockIndex,
+    block: Block,
+    share: Share,
+) {
+    let write = Write {
+        state: Arc::clone(state),
+        index: index.number(),
+        block,
+        _share: share,
+        _going: shared.background.begin(),
+    };
+    if shared.unwritten.push(Arc::new(write)) {
+        let shared = Arc::clone(shared);
+        let runtime = shared.runtime.clone();
+        runtime.spawn_blocking(move || work(&shared));
+    }
+}
+
+fn work(shared: &Arc<Shared>) {
+    while let Some(write) = shared.unwritten.front() {
+        if let Some(disk) = shared.disk_for(&write.state) {
+            let geometry = write.state.geometry();
+            let written = disk.write(geometry, write.index, write.block.bytes());
+            if written == Written::Complete {
+                finish::start(shared, &write.state);
+            }
+        }
+        shared.unwritten.done();
+    }
+}
+
+/// A block that is on its way to the disk.
+pub(crate) fn find(shared: &Shared, state: &PayloadState, index: BlockIndex) -> Option<Block> {
+    let index = index.number();
+    let write = shared
+        .unwritten
+        .find(|write| write.index == index && write.state.id == state.id);
+    write.map(|write| write.block.clone())
+}
