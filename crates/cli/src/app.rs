@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use farseek_object::{DigestStrategy, Encoding, Header, TagNamespace};
-use farseek_reader::{BlockSize, Reader, ReaderOptions};
+use farseek_reader::{BlockSize, DiskOptions, Promote, Reader, ReaderOptions, Verify};
 use farseek_runtime::daemon::{self, Spawned};
 use farseek_store::{FsOptions, FsRepository, Location, OpenOptions, Repository};
 use tokio::runtime::Handle;
 
 use crate::args::IN_BACKGROUND;
-use crate::config::{Config, FormatName, StrategyName};
+use crate::config::{Config, FormatName, PromoteName, StrategyName, VerifyName};
 use crate::environment::Environment;
 use crate::exit::{AlreadyTold, Failure};
 use crate::output::Output;
+use crate::sources::Sources;
 
 /// The command's surroundings.
 pub(crate) struct App {
@@ -153,28 +154,61 @@ impl App {
         Duration::from_secs(self.config.reader.stall_seconds)
     }
 
-    /// The limits of a reader.
-    pub(crate) fn reader_options(&self) -> Result<ReaderOptions> {
-        let config = &self.config.reader;
+    /// The limits of a reader of `sources`. What is on this machine already is not cached.
+    pub(crate) fn reader_options(&self, sources: &Sources) -> Result<ReaderOptions> {
+        let is_cached = sources.has_remotes && self.config.cache.place().is_some();
+        Ok(ReaderOptions {
+            disk: self.disk_options().filter(|_| is_cached),
+            local: sources.local.clone(),
+            ..self.memory_options()?
+        })
+    }
+
+    /// The limits of a reader that keeps nothing.
+    pub(crate) fn memory_options(&self) -> Result<ReaderOptions> {
+        let (config, fuse) = (&self.config.reader, &self.config.fuse);
         let block_size = BlockSize::new(config.block_size)
             .with_context(|| format!("reader.block_size cannot be {}", config.block_size))?;
         Ok(ReaderOptions {
             block_size,
             whole_fetch_max_bytes: config.whole_fetch_max_bytes,
-            blob_cache_max_bytes: self.config.fuse.blob_cache_max_bytes,
+            blob_cache_max_bytes: fuse.blob_cache_max_bytes,
+            blob_cache_max_single_bytes: fuse.blob_cache_max_single_bytes,
             in_flight_max_bytes: config.in_flight_max_bytes,
             max_fetches: config.max_fetches,
             fetch_max_bytes: config.fetch_max_bytes,
+            readahead_max_bytes: config.readahead_max_bytes,
+            readahead_budget_bytes: config.readahead_budget_bytes,
+            verify: match config.verify {
+                VerifyName::Auto => Verify::Auto,
+                VerifyName::Strict => Verify::Strict,
+                VerifyName::Off => Verify::Off,
+            },
+            promote: match config.promote {
+                PromoteName::Complete => Promote::Complete,
+                PromoteName::OnSeek => Promote::OnSeek,
+                PromoteName::Never => Promote::Never,
+            },
             stall: self.stall(),
             ..ReaderOptions::default()
         })
     }
 
-    /// A reader of `repository`'s payloads.
+    /// Where blocks are kept on the disk, if anywhere, whether that is turned on or not.
+    pub(crate) fn disk_options(&self) -> Option<DiskOptions> {
+        let config = &self.config.cache;
+        Some(DiskOptions {
+            max_bytes: config.disk_cache_max_bytes,
+            keep_free_percent: config.disk_cache_keep_free.0,
+            ..DiskOptions::new(config.directory.clone()?)
+        })
+    }
+
+    /// A reader of `repository`'s payloads for a short command: it keeps nothing.
     pub(crate) fn reader(&self, repository: Arc<dyn Repository>) -> Result<Reader> {
         Ok(Reader::new(
             repository,
-            self.reader_options()?,
+            self.memory_options()?,
             Handle::current(),
         ))
     }

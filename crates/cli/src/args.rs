@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve, stats, tag,
-    tags, unmount, untag,
+    cache, cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve,
+    stats, tag, tags, unmount, untag, warm,
 };
 use crate::exit;
 
@@ -95,6 +95,10 @@ pub(crate) enum Command {
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
+    /// Fetch an environment ahead, so that it can be read without waiting
+    Warm(Box<warm::WarmArgs>),
+    /// Show what blocks take on the disk, and remove some
+    Cache(cache::CacheArgs),
     /// Show what mounts have read, fetched and kept
     Stats(stats::StatsArgs),
     /// Print the effective configuration as JSON

@@ -1,5 +1,6 @@
 //! The commands, one a file: each has its arguments, does one thing and prints it.
 
+pub(crate) mod cache;
 pub(crate) mod cat;
 pub(crate) mod commit;
 pub(crate) mod completions;
@@ -17,6 +18,7 @@ pub(crate) mod tag;
 pub(crate) mod tags;
 pub(crate) mod unmount;
 pub(crate) mod untag;
+pub(crate) mod warm;
 
 use anyhow::Result;
 
@@ -39,6 +41,8 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Serve(args) => serve::run(args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
+        Command::Warm(args) => warm::run(*args, app).await,
+        Command::Cache(args) => cache::run(args, app).await,
         Command::Stats(args) => stats::run(args, app).await,
         Command::Config(args) => config::run(args, app),
         Command::Demo(args) => demo::run(args, app).await,

@@ -77,6 +77,8 @@ pub(crate) struct FilesystemConfig {
 pub(crate) struct FuseConfig {
     /// Threads that answer the kernel.
     pub(crate) worker_threads: usize,
+    /// Whether the kernel reads local files by itself, where it can.
+    pub(crate) passthrough: bool,
     /// Whether tags of secondary repositories can be mounted.
     pub(crate) include_secondary_tags: bool,
     /// Memory for blocks of payloads.
@@ -141,6 +143,7 @@ impl Config {
             },
             fuse: FuseConfig {
                 worker_threads: environment.cpus.clamp(1, 8),
+                passthrough: true,
                 include_secondary_tags: true,
                 blob_cache_max_bytes: 256 << 20,
                 blob_cache_max_single_bytes: 64 << 20,

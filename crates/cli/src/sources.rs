@@ -27,9 +27,10 @@ pub(crate) struct SourceArgs {
 pub(crate) struct Sources {
     /// All of them, in order, as one.
     pub(crate) repository: Arc<dyn Repository>,
-    /// The local one, where it is one of them and there are others.
-    #[expect(dead_code, reason = "nothing becomes local yet")]
+    /// The local one, where it is one of them.
     pub(crate) local: Option<Arc<dyn Repository>>,
+    /// Whether there are others.
+    pub(crate) has_remotes: bool,
 }
 
 impl SourceArgs {
@@ -59,7 +60,8 @@ impl SourceArgs {
         };
         Ok(Sources {
             repository,
-            local: local.filter(|_| has_remotes),
+            local,
+            has_remotes,
         })
     }
 

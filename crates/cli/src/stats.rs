@@ -11,10 +11,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use farseek_reader::Stats;
+use farseek_runtime::VfsStats;
 use serde::{Deserialize, Serialize};
-
-/// The extended attribute of a mount's root directory that holds a [`Report`].
-pub(crate) const XATTR: &str = "user.farseek.stats";
 
 /// The slowest fetches that are told.
 const SLOWEST: usize = 10;
@@ -30,6 +28,16 @@ pub(crate) struct Report {
     pub(crate) version: String,
     /// The process that serves it.
     pub(crate) pid: u32,
+    /// Whether the kernel reads local files by itself.
+    pub(crate) passthrough: bool,
+    /// Opens of files that it reads by itself.
+    pub(crate) opens_passthrough: u64,
+    /// Opens of other files.
+    pub(crate) opens_cached: u64,
+    /// Small files fetched ahead of whoever walks the tree.
+    pub(crate) files_ahead: u64,
+    /// Of these, files that nobody read.
+    pub(crate) files_ahead_wasted: u64,
     /// Blocks answered from memory.
     pub(crate) hits_memory: u64,
     /// Blocks answered from the disk.
@@ -58,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) bytes_in_flight: u64,
     /// Bytes of blocks in memory now.
     pub(crate) bytes_cached: u64,
+    /// Bytes of blocks that wait to be written to the disk now.
+    pub(crate) bytes_unwritten: u64,
     /// Payloads that became payloads of the local repository.
     pub(crate) promotions: u64,
     /// Payloads that could not.
@@ -76,6 +86,8 @@ pub(crate) struct Report {
 pub(crate) struct DiskReport {
     /// Blocks written.
     pub(crate) written: u64,
+    /// Blocks that were not written, because the disk could not follow.
+    pub(crate) dropped: u64,
     /// Blocks whose checksum did not match: dropped and fetched again.
     pub(crate) damaged: u64,
     /// Bytes given back by eviction.
@@ -99,20 +111,42 @@ pub(crate) struct SlowFetch {
 }
 
 impl Report {
-    /// What this process's reader has done.
-    pub(crate) fn of(stats: &Stats) -> Self {
+    /// What this process's mount and its reader have done.
+    pub(crate) fn of(vfs: &VfsStats, stats: &Stats) -> Self {
         let report = Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            passthrough: vfs.passthrough,
+            opens_passthrough: vfs.opens_passthrough,
+            opens_cached: vfs.opens_cached,
+            files_ahead: vfs.files_ahead,
+            files_ahead_wasted: vfs.files_ahead_wasted,
+            hits_memory: stats.hits_memory,
+            hits_disk: stats.hits_disk,
             joined: stats.joined,
             misses: stats.misses,
+            bytes_asked: stats.bytes_asked,
             bytes_fetched: stats.bytes_fetched,
             fetches: stats.fetches,
             retries: stats.retries,
             errors: stats.errors,
+            errors_by_source: stats.errors_by_source.iter().cloned().collect(),
+            readahead_bytes: stats.readahead_bytes,
+            readahead_wasted: stats.readahead_wasted,
             bytes_in_flight: stats.bytes_in_flight,
             bytes_cached: stats.bytes_cached,
-            ..Self::default()
+            bytes_unwritten: stats.bytes_unwritten,
+            promotions: stats.promotions,
+            promotion_failures: stats.promotion_failures,
+            condemned: stats.condemned,
+            disk: DiskReport {
+                written: stats.disk.written,
+                dropped: stats.writes_dropped,
+                damaged: stats.disk.damaged,
+                evicted_bytes: stats.disk.evicted_bytes,
+                failures: stats.disk.failures,
+            },
+            slowest: stats.slowest.iter().map(SlowFetch::of).collect(),
         };
         report.shortened()
     }
@@ -121,6 +155,11 @@ impl Report {
     /// was asked for.
     pub(crate) fn amplification(&self) -> Option<f64> {
         (self.bytes_asked > 0).then(|| self.bytes_fetched as f64 / self.bytes_asked as f64)
+    }
+
+    /// The report as other processes read it.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Leaves out what makes it too long to be an extended attribute.
@@ -136,5 +175,16 @@ impl Report {
             self.errors_by_source = all.into_iter().collect();
         }
         self
+    }
+}
+
+impl SlowFetch {
+    fn of(fetch: &farseek_reader::SlowFetch) -> Self {
+        Self {
+            digest: fetch.digest.to_string(),
+            location: fetch.location.clone(),
+            millis: fetch.millis,
+            bytes: fetch.bytes,
+        }
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use farseek_object::{
     Digest, EnvItem, EnvSpec, Manifest, MergeOptions, MergedTree, NodeKind, Object, Reference, Tag,
 };
+use farseek_reader::Reader;
 use farseek_store::{Repository, RepositoryExt as _, StoreError};
 
 use crate::exit::{Code, Failure};
@@ -127,6 +128,42 @@ impl View {
             directory = next;
         }
         Walk::Found(directory)
+    }
+
+    /// Finds `path` through symbolic links, which stay inside the environment.
+    ///
+    /// # Errors
+    /// There is no such path, or a link on the way cannot be read.
+    pub(crate) async fn follow(&self, reader: &Reader, reference: &str, path: &str) -> Result<u32> {
+        let missing = || Failure::not_found(format!("'{reference}' has no file '{path}'"));
+        let mut budget = LinkBudget::default();
+        let mut directory = 0;
+        let mut way = path.to_owned();
+        loop {
+            let inner = way.strip_prefix("/spfs/").map(str::to_owned);
+            let walk = match inner.map(|inner| self.walk(0, &inner)) {
+                None | Some(Walk::Missing) => self.walk(directory, &way),
+                Some(found) => found,
+            };
+            let (position, rest) = match walk {
+                Walk::Found(position) => return Ok(position),
+                Walk::Missing => return Err(missing()),
+                Walk::Link { position, rest } => (position, rest),
+            };
+            budget.follow(path)?;
+            let node = &self.tree.nodes()[position as usize];
+            let target = reader.open(node.payload, node.size);
+            let target = target.read_at(0..node.size).await?;
+            let target = std::str::from_utf8(&target).map_err(|_| missing())?;
+            directory = match target.starts_with('/') {
+                true => 0,
+                false => node.parent,
+            };
+            way = match rest.is_empty() {
+                true => target.to_owned(),
+                false => format!("{target}/{rest}"),
+            };
+        }
     }
 
     /// What is at `position`.

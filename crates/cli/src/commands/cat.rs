@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::args::RepositoryArgs;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::view::{self, LinkBudget, Named, View, Walk};
+use crate::view::{self, Named};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: CatArgs, app: &mut App) -> Result<()> {
             "'{reference}' is a tree of files: say which one, as in `farseek cat {reference} PATH`"
         ))),
         (Named::Environment(view), Some(path)) => {
-            let position = follow(&view, &reader, &reference, &path).await?;
+            let position = view.follow(&reader, &reference, &path).await?;
             let node = &view.tree.nodes()[position as usize];
             if node.kind() == NodeKind::Directory {
                 return Err(Failure::usage(format!(
@@ -58,44 +58,6 @@ pub(crate) async fn run(args: CatArgs, app: &mut App) -> Result<()> {
                 )));
             }
             print(&reader, node.payload, node.size, &path, &mut app.output).await
-        }
-    }
-}
-
-/// Finds `path` through symbolic links, which stay inside the environment.
-async fn follow(view: &View, reader: &Reader, reference: &str, path: &str) -> Result<u32> {
-    let missing = || Failure::not_found(format!("'{reference}' has no file '{path}'"));
-    let mut budget = LinkBudget::default();
-    let mut directory = 0;
-    let mut way = path.to_owned();
-    loop {
-        let inner = way.strip_prefix("/spfs/").map(str::to_owned);
-        let walk = match inner.map(|inner| view.walk(0, &inner)) {
-            None | Some(Walk::Missing) => view.walk(directory, &way),
-            Some(found) => found,
-        };
-        match walk {
-            Walk::Found(position) => return Ok(position),
-            Walk::Missing => return Err(missing()),
-            Walk::Link { position, rest } => {
-                budget.follow(path)?;
-                let node = &view.tree.nodes()[position as usize];
-                let target = reader
-                    .open(node.payload, node.size)
-                    .read_at(0..node.size)
-                    .await?;
-                let target = std::str::from_utf8(&target).map_err(|_| missing())?;
-                directory = if target.starts_with('/') {
-                    0
-                } else {
-                    node.parent
-                };
-                way = if rest.is_empty() {
-                    target.to_owned()
-                } else {
-                    format!("{target}/{rest}")
-                };
-            }
         }
     }
 }

@@ -270,7 +270,7 @@ async fn perform(
         items: vec![EnvItem::Tag(TAG.parse()?)],
     };
     let request = MountRequest {
-        reader: app.reader_options()?,
+        reader: app.memory_options()?,
         ..MountRequest::new(spec, &mountpoint)
     };
     let start = Instant::now();

@@ -1,12 +1,14 @@
 //! `farseek mount`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use farseek_object::EnvSpec;
 use farseek_runtime::daemon::Background;
-use farseek_runtime::{MountRequest, MountpointOptions, mount};
+use farseek_runtime::{MountRequest, MountpointOptions, StatsText, mount};
 use serde_json::json;
 
 use crate::app::{App, spawn_in_background};
@@ -16,7 +18,7 @@ use crate::metrics::{self, Listening};
 use crate::output::note;
 use crate::reading::ReadingArgs;
 use crate::signals::Signals;
-use crate::sources::SourceArgs;
+use crate::sources::{SourceArgs, Sources};
 use crate::stats::Report;
 
 const EXAMPLES: &str = "\
@@ -27,6 +29,9 @@ Examples:
 
 Looked at in this order: the local repository (unless --no-local), then the remotes. It goes to
 the background once the mount answers; `farseek unmount MOUNTPOINT` ends it.";
+
+/// How long the process goes on after its mount to put away what it has fetched.
+const TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// `farseek mount`.
 #[derive(Debug, Args)]
@@ -63,6 +68,9 @@ struct AdvancedArgs {
     /// Threads that answer the kernel
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1024))]
     threads: Option<u64>,
+    /// Do not let the kernel read local files by itself
+    #[arg(long)]
+    no_passthrough: bool,
     /// Tell a monitoring system what the mount does, at http://ADDR/metrics: a port on loopback,
     /// or an address with its port
     #[arg(long, value_name = "ADDR")]
@@ -81,15 +89,20 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
     let mut signals = Signals::listen()?;
     let listening = listen(&args).await?;
     let sources = args.sources.open(app).await?;
-    let request = request(&args, app)?;
+    let request = request(&args, app, &sources)?;
     let background = match app.in_background {
         true => Some(Background::enter(app.config.log.file.as_deref())?),
         false => None,
     };
     let mounted = signals.mounted(mount(sources.repository, request)).await?;
     let mountpoint = mounted.mount().mountpoint().to_owned();
-    let reader = mounted.vfs().reader().clone();
-    let metrics = move || Report::of(&reader.stats()).prometheus();
+    let vfs = Arc::downgrade(mounted.vfs());
+    let metrics = move || {
+        // While the mount ends, somebody may still ask.
+        let report = vfs.upgrade();
+        let report = report.map(|vfs| Report::of(&vfs.stats(), &vfs.reader().stats()));
+        report.unwrap_or_default().prometheus()
+    };
     let _endpoint = listening.map(|listening| listening.serve(metrics));
     match background {
         Some(background) => background.ready()?,
@@ -98,7 +111,11 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
             app.output.finish()?;
         }
     }
-    signals.serve(mounted).await
+    let reader = mounted.vfs().reader().clone();
+    let served = signals.serve(mounted).await;
+    // What has been fetched is to stay: it may still be on its way to the disk.
+    tokio::time::timeout(TO_SETTLE, reader.settle()).await.ok();
+    served
 }
 
 /// Listens before anything is mounted, so that an address that is taken is told at once.
@@ -122,6 +139,7 @@ fn overlay(args: &MountArgs, app: &mut App) -> Result<()> {
     if let Some(threads) = args.advanced.threads {
         app.config.fuse.worker_threads = usize::try_from(threads)?;
     }
+    app.config.fuse.passthrough &= !args.advanced.no_passthrough;
     args.reading.overlay(&mut app.config)
 }
 
@@ -139,7 +157,7 @@ fn announce(args: &MountArgs, app: &mut App, mountpoint: &Path, pid: u32) -> Res
     ))
 }
 
-fn request(args: &MountArgs, app: &App) -> Result<MountRequest> {
+fn request(args: &MountArgs, app: &App, sources: &Sources) -> Result<MountRequest> {
     // The background process works in another directory.
     let mountpoint = std::path::absolute(&args.mountpoint)
         .map_err(|_| Failure::usage("the mount point is empty: say which directory"))?;
@@ -147,9 +165,11 @@ fn request(args: &MountArgs, app: &App) -> Result<MountRequest> {
         mountpoint_options: MountpointOptions {
             allow_nonempty: args.advanced.nonempty,
         },
-        reader: app.reader_options()?,
+        reader: app.reader_options(sources)?,
         allow_other: args.advanced.allow_other,
         threads: Some(app.config.fuse.worker_threads),
+        passthrough: app.config.fuse.passthrough,
+        stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         ..MountRequest::new(args.reference.clone(), mountpoint)
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_runtime::{FarseekMount, list_mounts};
+use farseek_runtime::{FarseekMount, STATS_XATTR, list_mounts};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::args::JsonArgs;
 use crate::exit::{self, Code, Failure};
 use crate::output::note;
 use crate::signals::Signals;
-use crate::stats::{Report, XATTR};
+use crate::stats::Report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +71,7 @@ async fn once(args: &StatsArgs, app: &mut App) -> Result<()> {
             (Ok(report), _) => print(&mount, &report, app)?,
             (Err(error), Some(_)) => return Err(error),
             (Err(error), None) if args.json.json => list.push(json!({
-                "mountpoint": mount.mountpoint, "reference": mount.reference,
+                "mountpoint": mount.mountpoint.to_string_lossy(), "reference": mount.reference,
                 "error": exit::message(&error),
             })),
             (Err(error), None) => note(exit::message(&error)),
@@ -138,7 +138,7 @@ async fn report(mountpoint: &Path) -> Result<Report> {
     let path = mountpoint.to_owned();
     let asking = tokio::task::spawn_blocking(move || {
         let mut value = vec![0; VALUE_MAX];
-        let length = rustix::fs::getxattr(&path, XATTR, value.as_mut_slice())?;
+        let length = rustix::fs::getxattr(&path, STATS_XATTR, value.as_mut_slice())?;
         value.truncate(length);
         Ok::<_, Errno>(value)
     });

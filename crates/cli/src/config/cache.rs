@@ -30,10 +30,6 @@ impl CacheConfig {
         }
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the reader has no disk tier yet")
-    )]
     /// Where the tier is, unless it is turned off.
     pub(crate) fn place(&self) -> Option<&Path> {
         let is_on = self.enabled && self.disk_cache_max_bytes > 0;

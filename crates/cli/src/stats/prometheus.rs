@@ -81,6 +81,30 @@ const ROWS: &[Row] = &[
         |r| r.readahead_wasted,
     ),
     (
+        "farseek_files_ahead_total",
+        "Small files fetched ahead of whoever walks the tree.",
+        Kind::Counter,
+        |r| r.files_ahead,
+    ),
+    (
+        "farseek_files_ahead_wasted_total",
+        "Small files fetched ahead that nobody read.",
+        Kind::Counter,
+        |r| r.files_ahead_wasted,
+    ),
+    (
+        "farseek_opens_passthrough_total",
+        "Opens of local files that the kernel reads by itself.",
+        Kind::Counter,
+        |r| r.opens_passthrough,
+    ),
+    (
+        "farseek_opens_cached_total",
+        "Opens of other files.",
+        Kind::Counter,
+        |r| r.opens_cached,
+    ),
+    (
         "farseek_promotions_total",
         "Payloads that became payloads of the local repository.",
         Kind::Counter,
@@ -105,6 +129,12 @@ const ROWS: &[Row] = &[
         |r| r.disk.written,
     ),
     (
+        "farseek_disk_dropped_total",
+        "Blocks that were not written, because the disk could not follow.",
+        Kind::Counter,
+        |r| r.disk.dropped,
+    ),
+    (
         "farseek_disk_damaged_total",
         "Blocks of the disk tier whose checksum did not match.",
         Kind::Counter,
@@ -123,6 +153,12 @@ const ROWS: &[Row] = &[
         |r| r.disk.failures,
     ),
     (
+        "farseek_passthrough",
+        "1 where the kernel reads local files by itself.",
+        Kind::Gauge,
+        |r| r.passthrough.into(),
+    ),
+    (
         "farseek_in_flight_bytes",
         "Bytes on their way now.",
         Kind::Gauge,
@@ -133,6 +169,12 @@ const ROWS: &[Row] = &[
         "Bytes of blocks in memory now.",
         Kind::Gauge,
         |r| r.bytes_cached,
+    ),
+    (
+        "farseek_unwritten_bytes",
+        "Bytes of blocks that wait to be written to the disk tier now.",
+        Kind::Gauge,
+        |r| r.bytes_unwritten,
     ),
 ];
 

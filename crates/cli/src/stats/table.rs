@@ -13,6 +13,7 @@ impl Report {
             ("requests", self.requests()),
             ("now", self.now()),
             ("readahead", self.readahead()),
+            ("opens", self.opens()),
             ("disk", self.disk()),
             ("local", self.local()),
         ];
@@ -56,20 +57,33 @@ impl Report {
 
     fn now(&self) -> String {
         let (flight, memory) = (human(self.bytes_in_flight), human(self.bytes_cached));
-        format!("{flight} in flight, {memory} of blocks in memory")
+        let unwritten = human(self.bytes_unwritten);
+        format!("{flight} in flight, {memory} of blocks in memory, {unwritten} wait for the disk")
     }
 
     fn readahead(&self) -> String {
         let (ahead, wasted) = (human(self.readahead_bytes), human(self.readahead_wasted));
-        format!("{ahead} fetched ahead, {wasted} of it for nothing")
+        let (files, files_wasted) = (self.files_ahead, self.files_ahead_wasted);
+        format!(
+            "{ahead} fetched ahead, {wasted} of it for nothing; {files} small files, \
+             {files_wasted} of them for nothing"
+        )
+    }
+
+    fn opens(&self) -> String {
+        let (kernel, us) = (self.opens_passthrough, self.opens_cached);
+        match self.passthrough {
+            true => format!("{kernel} of local files, read by the kernel itself; {us} of others"),
+            false => format!("{us}; the kernel cannot read local files by itself here"),
+        }
     }
 
     fn disk(&self) -> String {
         let disk = &self.disk;
         let evicted = human(disk.evicted_bytes);
         format!(
-            "{} blocks written, {evicted} evicted, {} blocks damaged, {} failures",
-            disk.written, disk.damaged, disk.failures
+            "{} blocks written, {} dropped, {evicted} evicted, {} blocks damaged, {} failures",
+            disk.written, disk.dropped, disk.damaged, disk.failures
         )
     }
 

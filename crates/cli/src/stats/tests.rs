@@ -6,6 +6,11 @@ fn report() -> Report {
     Report {
         version: "1.2.3".into(),
         pid: 42,
+        passthrough: true,
+        opens_passthrough: 12,
+        opens_cached: 34,
+        files_ahead: 56,
+        files_ahead_wasted: 7,
         hits_memory: 900,
         hits_disk: 50,
         joined: 10,
@@ -20,11 +25,13 @@ fn report() -> Report {
         readahead_wasted: 1 << 20,
         bytes_in_flight: 4096,
         bytes_cached: 64 << 20,
+        bytes_unwritten: 512 << 10,
         promotions: 7,
         promotion_failures: 1,
         condemned: 0,
         disk: DiskReport {
             written: 40,
+            dropped: 2,
             damaged: 1,
             evicted_bytes: 2 << 20,
             failures: 0,
@@ -45,9 +52,10 @@ fn a_person_sees_a_few_lines() {
       misses     40 blocks fetched, 10 waited for a fetch of others
       bytes      100.0 MiB asked for, 10.0 MiB fetched: 0.10 times
       requests   25 made, 2 of them repeated; 3 fetches failed
-      now        4.0 KiB in flight, 64.0 MiB of blocks in memory
-      readahead  8.0 MiB fetched ahead, 1.0 MiB of it for nothing
-      disk       40 blocks written, 2.0 MiB evicted, 1 blocks damaged, 0 failures
+      now        4.0 KiB in flight, 64.0 MiB of blocks in memory, 512.0 KiB wait for the disk
+      readahead  8.0 MiB fetched ahead, 1.0 MiB of it for nothing; 56 small files, 7 of them for nothing
+      opens      12 of local files, read by the kernel itself; 34 of others
+      disk       40 blocks written, 2 dropped, 2.0 MiB evicted, 1 blocks damaged, 0 failures
       local      7 files became local, 1 could not; 0 were condemned
       errors     2 from http://a/
                  1 from say "b"\
@@ -59,7 +67,7 @@ fn a_person_sees_a_few_lines() {
 fn nothing_read_yet_is_no_division_by_zero() {
     assert_eq!(Report::default().amplification(), None);
     assert_eq!(report().amplification(), Some(0.1));
-    assert_eq!(Report::default().lines().len(), 8);
+    assert_eq!(Report::default().lines().len(), 9);
 }
 
 #[test]
@@ -144,5 +152,5 @@ fn a_monitoring_system_can_read_it() {
     for (series, value) in table {
         assert_eq!(samples.get(series), Some(&value), "{series}");
     }
-    assert_eq!(samples.len(), 20 + 1 + 2);
+    assert_eq!(samples.len(), 27 + 1 + 2);
 }

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "init",
     "commit",
     "tag",
@@ -19,6 +19,8 @@ const COMMANDS: [&str; 18] = [
     "serve",
     "mount",
     "unmount",
+    "warm",
+    "cache",
     "stats",
     "config",
     "demo",
@@ -51,6 +53,8 @@ fn help_lists_commands_and_exit_codes() {
       serve        Serve a repository over HTTP, read-only [alias: server]
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]
+      warm         Fetch an environment ahead, so that it can be read without waiting
+      cache        Show what blocks take on the disk, and remove some
       stats        Show what mounts have read, fetched and kept
       config       Print the effective configuration as JSON
       demo         Show what this is for: commit, serve, mount and read, all on this machine
@@ -144,6 +148,7 @@ fn the_help_of_mount_is_whole() {
           --allow-other [<BOOL>]  Let other users in, as permissions allow (the default for root)
                                   [possible values: true, false]
           --threads <N>           Threads that answer the kernel
+          --no-passthrough        Do not let the kernel read local files by itself
           --metrics <ADDR>        Tell a monitoring system what the mount does, at http://ADDR/metrics:
                                   a port on loopback, or an address with its port
 

@@ -5,8 +5,10 @@
     reason = "a test ends where its surroundings are broken"
 )]
 
+mod commit;
 mod demo;
 mod interface;
 mod mounted;
 mod place;
 mod repository;
+mod warm;

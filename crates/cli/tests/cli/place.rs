@@ -1,9 +1,11 @@
 //! A `farseek` whose home, configuration and repository are in a temporary directory.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, ExitStatus, Output};
 
 use assert_cmd::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// A place of its own for one test.
@@ -79,6 +81,25 @@ impl Place {
     fn text(&self, bytes: &[u8]) -> String {
         let root = self.root.path().display().to_string();
         String::from_utf8_lossy(bytes).replace(&root, "[PLACE]")
+    }
+}
+
+/// A process that is stopped whatever becomes of the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Presses Ctrl-C, and waits for its end.
+    pub(crate) fn interrupt(&mut self) -> ExitStatus {
+        let number = self.0.id().try_into().unwrap();
+        kill(Pid::from_raw(number), Signal::SIGINT).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
