@@ -1,8 +1,8 @@
 //! When to read ahead, and how far: a pure state machine for the readers of one payload.
 //!
 //! It follows a few *runs*: places where somebody reads forwards. A read that goes on where a run
-//! stands, give or take the kernel's own reordering, proves the run; from then on its window
-//! opens, doubling each time the reader has used half of it, up to a limit that keeps the link
+//! stands, and on, proves the run; from then on the kernel's own reordering is no matter, and its
+//! window opens, doubling each time the reader has used half of it, up to a limit that keeps the link
 //! full. A read anywhere else starts a run of its own with nothing ahead, and the run that was
 //! idle longest is given up. So a first read costs nothing extra, a seek costs the window, several
 //! interleaved readers each keep theirs, and strided, backward or random reading never prefetches.
@@ -22,6 +22,11 @@ const MAX_RUNS: usize = 8;
 /// How far from where a run stands a read may be and still belong to it: the kernel sends the
 /// pieces of its own readahead in any order.
 const REORDER_BYTES: u64 = 512 << 10;
+
+/// How much must be read on after a run's first read to prove it. The kernel reads some tens of
+/// kibibytes on by itself after one read in the middle of a file, when several ask for the same
+/// page; and a run that is not longer than a block or so gains nothing from being proven sooner.
+const PROOF_BYTES: u64 = 128 << 10;
 
 /// The window of a run just proven.
 const FIRST_WINDOW: u64 = 512 << 10;
@@ -77,6 +82,8 @@ struct Run {
     next: u64,
     /// The end of what has been asked for ahead; at least `next`.
     ahead: u64,
+    /// Bytes still to be read until the run is proven.
+    unproven: u64,
     /// How far ahead to be: 0 until the run is proven.
     window: u64,
     /// When it was last read from, in reads of this machine.
@@ -123,7 +130,8 @@ impl Readahead {
             return Advice::default();
         }
         run.ahead = run.ahead.max(run.next);
-        if !run.widen(limit) {
+        run.unproven = run.unproven.saturating_sub(run.next - before);
+        if run.unproven > 0 || !run.widen(limit) {
             return Advice::default();
         }
         let end = run
@@ -155,6 +163,7 @@ impl Readahead {
         let run = Run {
             next: range.end,
             ahead: range.end,
+            unproven: PROOF_BYTES,
             window: 0,
             tick: self.tick,
         };
@@ -258,8 +267,11 @@ mod tests {
             Advice::default()
         );
         let next = 500 * MIB + 4096;
-        let proven = machine.read(next..next + 4096, size, NO_LIMIT, NO_LIMIT);
-        assert_eq!(proven.fetch, next + 4096..next + 4096 + FIRST_WINDOW);
+        let little = machine.read(next..next + 64 * KIB, size, NO_LIMIT, NO_LIMIT);
+        assert_eq!(little, Advice::default(), "not proven yet");
+        let (next, end) = (next + 64 * KIB, next + 128 * KIB);
+        let proven = machine.read(next..end, size, NO_LIMIT, NO_LIMIT);
+        assert_eq!(proven.fetch, end..end + FIRST_WINDOW);
     }
 
     #[test]
