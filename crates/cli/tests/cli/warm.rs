@@ -35,7 +35,7 @@ impl Far {
         Self {
             server,
             here: Place::make(),
-            there: there,
+            there,
         }
     }
 

@@ -31,7 +31,8 @@ const DIRECTORIES: [&str; 8] = [
     "share/doc",
 ];
 
-/// Builds the tree at `root`, whose parent is there; `program` becomes its executable. `go_on` is asked now and then.
+/// Builds the tree at `root`, whose parent is there; `program` becomes its executable. `go_on` is
+/// asked now and then.
 pub(super) fn build(
     root: &Path,
     program: &Path,
