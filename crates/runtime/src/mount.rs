@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use farseek_object::{EnvSpec, MergeOptions};
-use farseek_reader::{Reader, ReaderOptions};
+use farseek_reader::{Reader, ReaderOptions, Verify};
 use farseek_store::Repository;
 use farseek_vfs::fuse::{Mount, MountOptions};
 use farseek_vfs::{LocalOptions, StatsText, Vfs, VfsOptions, WalkOptions};
@@ -59,9 +59,11 @@ impl MountRequest {
     }
 
     fn vfs_options(&self, repository: Arc<dyn Repository>) -> VfsOptions {
-        let local = self.passthrough.then_some(LocalOptions {
-            repository,
-            strict: false,
+        // What is promoted need not be among what is read.
+        let repositories = self.reader.local.clone().into_iter().chain([repository]);
+        let local = self.passthrough.then(|| LocalOptions {
+            repositories: repositories.collect(),
+            strict: self.reader.verify == Verify::Strict,
         });
         VfsOptions {
             uid: getuid().as_raw(),
@@ -132,10 +134,11 @@ pub async fn mount(
 /// of others and what is read: else it is gone before it is asked for, and fetched twice.
 fn walk_options(reader: &ReaderOptions) -> WalkOptions {
     let defaults = WalkOptions::default();
+    let wanted = reader.readahead_max_bytes > 0;
     WalkOptions {
         small_max_bytes: reader.whole_fetch_max_bytes,
+        files_max: if wanted { defaults.files_max } else { 0 },
         bytes_max: defaults.bytes_max.min(reader.blob_cache_max_bytes / 32),
-        ..defaults
     }
 }
 

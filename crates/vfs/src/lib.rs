@@ -29,4 +29,7 @@ pub use reading::{PendingRead, Reading};
 pub use stats::VfsStats;
 pub use vfs::{Handle, Seek, Vfs};
 pub use walk_ahead::WalkOptions;
-pub use xattr::{DIGEST_XATTR, STATS_XATTR};
+pub use xattr::{
+    Attribute, CACHED_XATTR, DIGEST_XATTR, Inquiry, KernelReads, SERVED_FROM_XATTR, STATS_XATTR,
+    VERIFIED_XATTR,
+};

@@ -39,8 +39,8 @@ const PIECE: usize = 256 * 1024;
 /// Where payloads may be found as files.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// What is asked for them.
-    pub repository: Arc<dyn Repository>,
+    /// What is asked for them, in this order.
+    pub repositories: Vec<Arc<dyn Repository>>,
     /// Whether a file is hashed before it is trusted.
     pub strict: bool,
 }
@@ -92,6 +92,11 @@ impl LocalFiles {
         }
     }
 
+    /// Whether what it finds has been hashed.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.options.strict
+    }
+
     /// The payload `digest` of `size` bytes, if it is a file that may be served as it is.
     pub(crate) async fn find(self: Arc<Self>, digest: Digest, size: u64) -> Option<File> {
         if size == 0 || self.is_paused(Instant::now()) {
@@ -122,10 +127,7 @@ impl LocalFiles {
     }
 
     async fn look(self: Arc<Self>, digest: Digest, size: u64) -> Option<(File, Metadata)> {
-        let found = self.options.repository.payload_file(&digest).await;
-        let file = found
-            .inspect_err(|error| tracing::debug!(%digest, %error, "no look at a local payload"))
-            .ok()??;
+        let file = self.open(&digest).await?;
         let asked = task::spawn_blocking(move || {
             let metadata = file.metadata();
             metadata.map(|metadata| (file, metadata))
@@ -137,6 +139,17 @@ impl LocalFiles {
         if !self.told.swap(true, Ordering::Relaxed) {
             let found = metadata.len();
             tracing::warn!(%digest, size, found, "a local payload has the wrong size: not used");
+        }
+        None
+    }
+
+    async fn open(&self, digest: &Digest) -> Option<File> {
+        for repository in &self.options.repositories {
+            match repository.payload_file(digest).await {
+                Ok(Some(file)) => return Some(file),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%digest, %error, "no look at a local payload"),
+            }
         }
         None
     }
@@ -185,10 +198,7 @@ impl LocalFiles {
     }
 
     fn pause(&self, now: Instant) {
-        tracing::warn!(
-            location = self.options.repository.location(),
-            "does not answer: local payloads are not looked for, for a while"
-        );
+        tracing::warn!("no answer on local payloads: they are not looked for, for a while");
         *self.paused.lock().expect("no holder of this lock panics") = Some(now + PAUSE);
     }
 }

@@ -72,7 +72,6 @@ impl<B> Opens<B> {
     }
 
     /// The mode of `node`, if it is open.
-    #[cfg(test)]
     pub(crate) fn mode(&self, node: NodeId) -> Option<&Mode<B>> {
         self.0.get(&node).map(|open| &open.mode)
     }

@@ -24,7 +24,7 @@ use crate::options::VfsOptions;
 use crate::reading::Reading;
 use crate::stats::{Counters, VfsStats};
 use crate::walk_ahead::{WalkOrder, Walks};
-use crate::xattr::{DIGEST_XATTR, STATS_XATTR};
+use crate::xattr::{self, Attribute, DIGEST_XATTR, Inquiry, Question, STATS_XATTR};
 
 /// An open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,8 +257,8 @@ impl Vfs {
         self.totals
     }
 
-    /// The value of an extended attribute.
-    pub fn getxattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+    /// An extended attribute.
+    pub fn getxattr(&self, id: NodeId, name: &OsStr) -> Result<Attribute> {
         let node = self.node(id)?;
         let text = match (node.kind(), &self.options.stats) {
             (NodeKind::Directory, Some(text)) if id == NodeId::ROOT && name == STATS_XATTR => {
@@ -267,20 +267,33 @@ impl Vfs {
             (NodeKind::File | NodeKind::Symlink, _) if name == DIGEST_XATTR => {
                 node.payload.to_string()
             }
+            (NodeKind::File, _) => return self.inquire(node, name).map(Attribute::Inquiry),
             _ => return Err(VfsError::NoAttribute),
         };
-        Ok(text.into_bytes())
+        Ok(Attribute::Known(text.into_bytes()))
+    }
+
+    fn inquire(&self, file: &Node, name: &OsStr) -> Result<Inquiry> {
+        let question = Question::parse(name).ok_or(VfsError::NoAttribute)?;
+        Ok(Inquiry {
+            question,
+            blob: self.open_blob(file),
+            local: self.local.clone(),
+        })
     }
 
     /// The names of all extended attributes, each closed by a NUL.
     pub fn listxattr(&self, id: NodeId) -> Result<Vec<u8>> {
-        match self.node(id)?.kind() {
+        let names: &[&str] = match self.node(id)?.kind() {
             NodeKind::Directory if id == NodeId::ROOT && self.options.stats.is_some() => {
-                Ok(format!("{STATS_XATTR}\0").into_bytes())
+                &[STATS_XATTR]
             }
-            NodeKind::Directory => Ok(Vec::new()),
-            NodeKind::File | NodeKind::Symlink => Ok(format!("{DIGEST_XATTR}\0").into_bytes()),
-        }
+            NodeKind::Directory => &[],
+            NodeKind::File => &xattr::OF_FILES,
+            NodeKind::Symlink => &[DIGEST_XATTR],
+        };
+        let names = names.iter().flat_map(|name| [name.as_bytes(), b"\0"]);
+        Ok(names.flatten().copied().collect())
     }
 
     fn node(&self, id: NodeId) -> Result<&Node> {

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod fixture;
+mod local;
 mod mounting;
 mod serving;

@@ -35,6 +35,7 @@ use crate::local::LocalFiles;
 use crate::opens::Mode;
 use crate::reading::{PendingRead, Reading};
 use crate::vfs::{Handle, Seek, Vfs};
+use crate::xattr::Attribute;
 
 /// For ever, in a form no kernel's arithmetic overflows on: 68 years.
 const FOREVER: Duration = Duration::from_secs(i32::MAX as u64);
@@ -435,8 +436,18 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = node(ino).and_then(|node| self.vfs.getxattr(node, name));
-        reply_xattr(value, size, reply);
+        let file = node(ino);
+        let attribute = file.clone().and_then(|file| self.vfs.getxattr(file, name));
+        match (attribute, file) {
+            (Ok(Attribute::Known(value)), _) => reply_xattr(Ok(value), size, reply),
+            (Ok(Attribute::Inquiry(inquiry)), Ok(file)) => {
+                let kernel = self.passthrough.reads(file);
+                self.runtime.spawn(async move {
+                    reply_xattr(Ok(inquiry.answer(kernel).await), size, reply);
+                });
+            }
+            (Err(error), _) | (_, Err(error)) => reply.error(fuse_errno(&error)),
+        }
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {

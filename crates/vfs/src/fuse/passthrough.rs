@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::attr::NodeId;
 use crate::opens::{Mode, Opens};
+use crate::xattr::KernelReads;
 
 /// An overlay can still be put on the mount, and only plain files be behind it.
 const STACK_DEPTH: u32 = 1;
@@ -99,6 +100,16 @@ impl Passthrough {
     pub(super) fn leave(&self, node: NodeId) {
         let ended = self.opens().leave(node);
         drop(ended);
+    }
+
+    /// How the kernel reads `node`.
+    pub(super) fn reads(&self, node: NodeId) -> KernelReads {
+        match self.opens().mode(node) {
+            _ if !self.is_on() => KernelReads::ThroughUs,
+            Some(Mode::Backed(_)) => KernelReads::ByItself,
+            Some(Mode::Cached) => KernelReads::ThroughUs,
+            None => KernelReads::ByItselfIfLocal,
+        }
     }
 
     fn register(&self, file: &File, reply: &ReplyOpen) -> Option<BackingId> {

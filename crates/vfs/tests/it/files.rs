@@ -6,8 +6,9 @@ use std::process::Command;
 
 use farseek_object::Digest;
 use farseek_reader::{BlockSize, ReaderOptions};
+use farseek_vfs::{StatsText, VfsOptions};
 
-use crate::fixture::{Item, Mounted, directory, file, link, pattern, python, succeed, tree};
+use crate::fixture::{Core, Item, Mounted, directory, file, link, pattern, python, succeed, tree};
 
 const LARGE: usize = 3 * 1024 * 1024 + 77;
 
@@ -142,8 +143,65 @@ print(os.listxattr(M+'/small'), os.listxattr(M+'/dir'))
 try: os.getxattr(M+'/small','user.other')
 except OSError as e: print(errno.errorcode[e.errno])";
     let digest = Digest::of(b"hello\n");
-    let expected = format!("{digest}\n['user.farseek.digest'] []\nENODATA\n");
+    let names = ["digest", "cached", "served_from", "verified"]
+        .map(|name| format!("'user.farseek.{name}'"));
+    let expected = format!("{digest}\n[{}] []\nENODATA\n", names.join(", "));
     assert_eq!(python(&mounted, script), expected);
+}
+
+#[test]
+fn where_a_file_is_served_from_can_be_asked() {
+    let options = ReaderOptions {
+        whole_fetch_max_bytes: 64 * 1024,
+        ..ReaderOptions::default()
+    };
+    let tree = tree([("small", file("hello\n")), ("large", file(pattern(LARGE)))]);
+    let Some(mounted) = Mounted::with("whereabouts", &tree, options) else {
+        return;
+    };
+    let script = "
+def tell(f): print(*(os.getxattr(M+'/'+f,'user.farseek.'+n).decode() for n in ('cached','served_from','verified')))
+tell('small'); tell('large')
+open(M+'/small').read(); tell('small')
+os.pread(os.open(M+'/large',os.O_RDONLY),1,0); tell('large')
+open(M+'/large','rb').read(); tell('large')";
+    // Twelve blocks and a bit; the second one too is read ahead by the kernel or the reader.
+    let told = python(&mounted, script);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(
+        lines[..3],
+        ["0 remote yes", "0 remote no", "100 memory yes"]
+    );
+    let percent: u32 = lines[3].split(' ').next().unwrap().parse().unwrap();
+    assert!((8..100).contains(&percent), "{told}");
+    assert_eq!(lines[3].split_once(' ').unwrap().1, "remote no");
+    assert_eq!(lines[4], "100 memory no");
+    // To ask costs nothing.
+    let requests = mounted.core.gate.requests().len();
+    python(&mounted, "os.getxattr(M+'/small','user.farseek.cached')");
+    assert_eq!(mounted.core.gate.requests().len(), requests);
+}
+
+#[test]
+fn the_root_tells_what_the_mount_has_done() {
+    let text = StatsText::new(|vfs, reader| format!("{} {}", vfs.opens_cached, reader.fetches));
+    let make = || {
+        let tree = tree([("a", file("a")), ("b", file("b")), ("dir", directory([]))]);
+        Core::with_all(&tree, ReaderOptions::default(), |_| VfsOptions {
+            stats: Some(text),
+            ..VfsOptions::default()
+        })
+    };
+    let Some(mounted) = Mounted::over("statistics", make) else {
+        return;
+    };
+    let script = "
+n='user.farseek.stats'; print(os.getxattr(M,n).decode(), os.listxattr(M), os.listxattr(M+'/dir'))
+open(M+'/a').read(); open(M+'/a').read(); open(M+'/b').read(); print(os.getxattr(M,n).decode())";
+    assert_eq!(
+        python(&mounted, script),
+        "0 0 ['user.farseek.stats'] []\n3 2\n"
+    );
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use farseek_object::NodeKind;
-use farseek_vfs::{DirCookie, Handle, NodeId, Reading, Result, Seek, VfsError, VfsOptions, errno};
+use farseek_vfs::{
+    Attribute, DirCookie, Handle, NodeId, Reading, Result, Seek, VfsError, VfsOptions, errno,
+};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use proptest::prelude::*;
@@ -266,8 +268,18 @@ fn the_digest_is_an_attribute_of_files_and_links() {
     let name = OsStr::new("user.farseek.digest");
     let file = find(&core, "dir/file");
     let digest = farseek_object::Digest::of(b"0123456789").to_string();
-    assert_eq!(vfs.getxattr(file, name).unwrap(), digest.as_bytes());
-    assert_eq!(vfs.listxattr(file).unwrap(), b"user.farseek.digest\0");
+    let target = farseek_object::Digest::of(b"file").to_string();
+    for (path, names) in [("dir/file", 4), ("dir/link", 1)] {
+        let node = find(&core, path);
+        let Attribute::Known(value) = vfs.getxattr(node, name).unwrap() else {
+            panic!("{path}: the digest is known");
+        };
+        let expected = if path == "dir/file" { &digest } else { &target };
+        assert_eq!(value, expected.as_bytes(), "{path}");
+        let listed = vfs.listxattr(node).unwrap();
+        assert_eq!(listed.iter().filter(|byte| **byte == 0).count(), names);
+        assert!(listed.starts_with(b"user.farseek.digest\0"));
+    }
     assert_eq!(
         number(vfs.getxattr(file, OsStr::new("user.other"))),
         Errno::ENODATA

@@ -147,7 +147,7 @@ impl Local {
 fn core(strict: bool) -> Core {
     Core::with_all(&content(), ReaderOptions::default(), |gate| VfsOptions {
         local: Some(LocalOptions {
-            repository: Arc::clone(gate) as Arc<dyn Repository>,
+            repositories: vec![Arc::clone(gate) as Arc<dyn Repository>],
             strict,
         }),
         ..VfsOptions::default()
@@ -309,6 +309,32 @@ fn a_local_repository_that_hangs_delays_one_open_and_no_metadata() {
     }
     assert_eq!(gate.looks(), 1);
     gate.set_hangs(false);
+}
+
+#[test]
+fn a_file_tells_that_it_is_passed_through() {
+    let Some(local) = Local::new("whereabouts of local files", false) else {
+        return;
+    };
+    let tell = |local: &Local| {
+        let script = "
+print(*(os.getxattr(M+'/large','user.farseek.'+n).decode() for n in ('cached','served_from','verified')))";
+        python(&local.mounted, script)
+    };
+    assert_eq!(tell(&local), "0 remote no\n");
+    let cached = local.open("large");
+    local.put(&pattern(LARGE));
+    assert_eq!(tell(&local), "100 local no\n");
+    drop(cached);
+    wait_until("it is passed through", PROMPT, || {
+        tell(&local) == "100 passthrough no\n"
+    });
+    let open = local.open_as("large", true);
+    local.remove(&pattern(LARGE));
+    assert_eq!(tell(&local), "100 passthrough no\n");
+    drop(open);
+    wait_until("it is not", PROMPT, || tell(&local) == "0 remote no\n");
+    assert_eq!(local.requests(), 0);
 }
 
 #[test]
