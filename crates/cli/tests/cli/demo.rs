@@ -66,6 +66,22 @@ fn the_demo_costs_what_it_touches_and_leaves_nothing() {
     assert!(!mounted_below(&place.path("")));
 }
 
+/// A demo that was kept, ended whatever becomes of the test.
+struct Kept<'a> {
+    place: &'a Place,
+    mountpoint: PathBuf,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let mountpoint = self.mountpoint.to_string_lossy();
+        let _ = self
+            .place
+            .farseek(&["unmount", "--lazy", &mountpoint])
+            .output();
+    }
+}
+
 #[test]
 fn kept_it_stays_until_it_is_unmounted() {
     if !need("kept_it_stays_until_it_is_unmounted", &[Need::Fuse]) {
@@ -74,6 +90,11 @@ fn kept_it_stays_until_it_is_unmounted() {
     let place = Place::make();
     let said = place.ok(&["demo", "--keep", "--size", "1M"]);
     let [directory] = left_in(&place).try_into().unwrap();
+    let mountpoint = directory.join("mnt");
+    let kept = Kept {
+        place: &place,
+        mountpoint,
+    };
     let end = said.lines().last().unwrap().trim();
     assert!(end.starts_with("farseek unmount "), "{said}");
     let look = said.lines().find(|line| line.contains("tail -c"));
@@ -89,8 +110,7 @@ fn kept_it_stays_until_it_is_unmounted() {
         hello.stdout,
         b"hello from an environment that is not here\n"
     );
-    let mountpoint = directory.join("mnt");
-    place.ok(&["unmount", mountpoint.to_str().unwrap()]);
+    place.ok(&["unmount", kept.mountpoint.to_str().unwrap()]);
     wait_for("its directory is gone", || left_in(&place).is_empty());
     assert!(!mounted_below(&place.path("")));
 }
