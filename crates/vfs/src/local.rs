@@ -28,7 +28,7 @@ use tokio::time::timeout;
 const LOOKS_MAX: usize = 16;
 
 /// How long an open waits for a look.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long no look is made after one that took too long.
 const PAUSE: Duration = Duration::from_secs(10);
