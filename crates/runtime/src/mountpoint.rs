@@ -70,7 +70,9 @@ fn look_at(path: &Path) -> io::Result<Found> {
     let path = path.canonicalize()?;
     let is_directory = path.metadata()?.is_dir();
     let is_empty = is_directory && path.read_dir()?.next().transpose()?.is_none();
-    let is_writable = access(&path, AccessFlags::W_OK).is_ok();
+    // Nothing is written to it, so a read-only file system is as good as any.
+    let is_writable =
+        !matches!(access(&path, AccessFlags::W_OK), Err(errno) if errno != Errno::EROFS);
     Ok(Found {
         path,
         is_directory,

@@ -20,6 +20,10 @@ pub fn errno(error: &VfsError) -> Errno {
         VfsError::ReadOnly => Errno::EROFS,
         VfsError::BeyondEnd => Errno::ENXIO,
         VfsError::NoAttribute => Errno::ENODATA,
-        VfsError::CorruptLink { .. } | VfsError::ShortRead { .. } | VfsError::Read(_) => Errno::EIO,
+        VfsError::ForeignAttribute => Errno::EOPNOTSUPP,
+        VfsError::NotEmpty { .. }
+        | VfsError::CorruptLink { .. }
+        | VfsError::ShortRead { .. }
+        | VfsError::Read(_) => Errno::EIO,
     }
 }

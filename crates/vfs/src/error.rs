@@ -45,6 +45,15 @@ pub enum VfsError {
     /// The node has no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
+    /// There are no attributes of this kind here, whatever the name: programs then stop asking.
+    #[error("no attributes of this kind")]
+    ForeignAttribute,
+    /// The manifest says that a file is empty, and names a payload that is not.
+    #[error("the entry of payload {digest} is corrupt: it says that it has no bytes")]
+    NotEmpty {
+        /// The payload.
+        digest: Digest,
+    },
     /// The payload of a symbolic link cannot be a target.
     #[error("the target of a symbolic link, payload {digest}, is corrupt: {reason}")]
     CorruptLink {

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 
 use farseek_object::{Digest, MergedTree, Node, NodeKind};
@@ -54,6 +55,9 @@ pub enum Seek {
     /// known without reading it.
     Hole,
 }
+
+/// Where all of our attributes are.
+const USER_NAMESPACE: &[u8] = b"user.";
 
 /// A merged environment as a read-only file system.
 pub struct Vfs {
@@ -228,6 +232,11 @@ impl Vfs {
             return Err(VfsError::ReadOnly);
         }
         match node.kind() {
+            NodeKind::File if node.size == 0 && node.payload != Digest::EMPTY => {
+                Err(VfsError::NotEmpty {
+                    digest: node.payload,
+                })
+            }
             NodeKind::File => Ok(Handle::STATELESS),
             NodeKind::Directory => Err(VfsError::IsDirectory),
             NodeKind::Symlink => Err(VfsError::Invalid),
@@ -258,8 +267,15 @@ impl Vfs {
     }
 
     /// An extended attribute.
+    ///
+    /// # Errors
+    /// `ForeignAttribute` for all but `user.` names: `ls -l` asks every file for three others, and
+    /// stops where it hears that there are none of them at all.
     pub fn getxattr(&self, id: NodeId, name: &OsStr) -> Result<Attribute> {
         let node = self.node(id)?;
+        if !name.as_bytes().starts_with(USER_NAMESPACE) {
+            return Err(VfsError::ForeignAttribute);
+        }
         let text = match (node.kind(), &self.options.stats) {
             (NodeKind::Directory, Some(text)) if id == NodeId::ROOT && name == STATS_XATTR => {
                 text.write(&self.stats(), &self.reader.stats())

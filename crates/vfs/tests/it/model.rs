@@ -6,9 +6,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
-use farseek_object::NodeKind;
+use farseek_object::{
+    Digest, DirectoryBuilder, EntryName, Header, MergeOptions, MergedTree, NewEntry, NodeKind,
+};
 use farseek_vfs::{
-    Attribute, DirCookie, Handle, NodeId, Reading, Result, Seek, VfsError, VfsOptions, errno,
+    Attribute, DirCookie, Handle, NodeId, Reading, Result, Seek, Vfs, VfsError, VfsOptions, errno,
 };
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -285,6 +287,15 @@ fn the_digest_is_an_attribute_of_files_and_links() {
         Errno::ENODATA
     );
     assert_eq!(number(vfs.getxattr(NodeId::ROOT, name)), Errno::ENODATA);
+    // What `ls -l` asks of every file, and stops asking when it hears that there is no such kind.
+    for foreign in [
+        "security.selinux",
+        "system.posix_acl_access",
+        "trusted.overlay.opaque",
+    ] {
+        let answer = number(vfs.getxattr(file, OsStr::new(foreign)));
+        assert_eq!(answer, Errno::EOPNOTSUPP, "{foreign}");
+    }
     assert!(vfs.listxattr(NodeId::ROOT).unwrap().is_empty());
 }
 
@@ -337,4 +348,27 @@ fn only_reads_touch_the_repository() {
     bytes(&core, core.vfs.read(file, handle, 3..5)).unwrap();
     bytes(&core, core.vfs.read(file, handle, 0..10)).unwrap();
     assert_eq!(core.gate.requests().len(), 1);
+}
+
+#[test]
+fn an_entry_that_hides_a_payload_is_not_an_empty_file() {
+    let core = Core::new(&tree([]));
+    let mut root = DirectoryBuilder::new();
+    for (name, object) in [("lie", Digest::of(b"hello")), ("truth", Digest::EMPTY)] {
+        let entry = NewEntry::Blob {
+            object,
+            mode: 0o100_644,
+            size: 0,
+        };
+        root.insert(EntryName::new(name).unwrap(), entry);
+    }
+    let manifest = root.into_manifest(Header::default()).unwrap();
+    let merged = MergedTree::new(&[&manifest], MergeOptions::default()).unwrap();
+    let vfs = Vfs::new(merged, core.vfs.reader().clone(), VfsOptions::default());
+    let open = |name| {
+        let attr = vfs.lookup(NodeId::ROOT, OsStr::new(name)).unwrap();
+        vfs.open(attr.node, OFlag::O_RDONLY)
+    };
+    assert!(open("truth").is_ok());
+    assert_eq!(number(open("lie")), Errno::EIO);
 }
