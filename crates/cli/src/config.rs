@@ -9,6 +9,7 @@ mod cache;
 mod remote;
 mod keys;
 mod layers;
+mod malformed;
 #[cfg(test)]
 mod tests;
 

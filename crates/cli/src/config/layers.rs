@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use config::FileFormat;
 use serde_json::Value;
 
 use super::keys::{self, KnownKeys};
+use super::malformed;
 use crate::environment::Environment;
 
 /// Where a layer is from.
@@ -96,7 +97,11 @@ fn read_spfs_file(path: &Path, format: FileFormat, known: &KnownKeys) -> Result<
         .add_source(config::File::from_str(&text, format))
         .build()
         .and_then(config::Config::try_deserialize)
-        .with_context(|| format!("SPFS's configuration file {} is malformed", path.display()))?;
+        .map_err(|error| {
+            let what = malformed::spfs(&text, &error);
+            let path = path.display();
+            anyhow!("SPFS's configuration file {path} is malformed: {what}")
+        })?;
     let values = keys::flatten(&table)
         .into_iter()
         .filter(|(key, _)| known.contains(key))
@@ -137,9 +142,11 @@ fn read_own_file(path: &Path, known: &KnownKeys) -> Result<Option<Layer>> {
     let Some(text) = read_text(path)? else {
         return Ok(None);
     };
-    let table: toml::Table = text
-        .parse()
-        .with_context(|| format!("the configuration file {} is malformed", path.display()))?;
+    let table: toml::Table = text.parse().map_err(|error| {
+        let what = malformed::toml(&text, &error);
+        let path = path.display();
+        anyhow!("the configuration file {path} is malformed: {what}")
+    })?;
     let table = serde_json::to_value(table)
         .with_context(|| format!("the configuration file {} is malformed", path.display()))?;
     let mut values = Vec::new();
@@ -181,7 +188,7 @@ fn own_variables(environment: &Environment, known: &KnownKeys) -> Result<Layer> 
             rest => own_key(rest, known).ok_or_else(|| {
                 let nearest = known.nearest(&rest.to_ascii_lowercase().replacen('_', ".", 1));
                 let nearest = nearest.to_ascii_uppercase().replace('.', "__");
-                anyhow::anyhow!(
+                anyhow!(
                     "the environment variable {name} names no known key: \
                      did you mean FARSEEK_{nearest}?"
                 )
