@@ -26,11 +26,23 @@ mod open_files;
 mod payload_file;
 mod quarantine;
 mod scan;
+mod room;
 mod sealed;
 mod tier;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 pub(crate) use map::Geometry;
 pub(crate) use payload_file::Found;
 pub(crate) use sealed::Sealed;
 pub(crate) use tier::Written;
 pub use tier::{DiskOptions, DiskStats, DiskTier};
+
+/// Makes `directory` and what is missing above it for this user alone: what was fetched with the
+/// rights of one user is not for the others.
+fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}

@@ -88,20 +88,3 @@ impl Drop for Turn {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_done_once() {
-        let once = Arc::new(Once::default());
-        let turn = once.begin().unwrap();
-        assert!(once.begin().is_none());
-        let turn = turn.again().expect("somebody asked");
-        assert!(turn.again().is_none());
-        drop(once.begin().unwrap());
-        once.begin().unwrap().over();
-        assert!(once.begin().is_none());
-    }
-}

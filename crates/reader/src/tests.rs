@@ -6,6 +6,8 @@ mod ahead;
 mod bounds;
 mod disk;
 mod faults;
+mod flights;
+mod interleavings;
 mod model;
 mod promote;
 mod requests;

@@ -6,13 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::make_private;
+
 /// Files kept at once.
 const MAX_FILES: usize = 8;
 
 /// Moves `data` into `directory` and forgets the oldest there beyond a number, and beyond
 /// `max_bytes` on the disk.
 pub(crate) fn take(directory: &Path, data: &Path, max_bytes: u64) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    make_private(directory)?;
     let shard = data.parent().and_then(Path::file_name);
     let mut name = shard.unwrap_or(OsStr::new("")).to_owned();
     name.push(data.file_name().unwrap_or(OsStr::new("unnamed")));
@@ -41,7 +43,7 @@ fn forget_oldest(directory: &Path, max_bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+use super::*;
 
     #[test]
     fn it_is_bounded_in_files_and_bytes() {

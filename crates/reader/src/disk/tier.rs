@@ -1,7 +1,5 @@
 //! The tier itself: files open, eviction, and a disk that may be sick.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,33 +7,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statvfs::statvfs;
 
-use super::evict::{Candidate, Pressure, plan};
+use super::make_private;
 use super::health::Health;
 use super::map::Geometry;
 use super::open_files::OpenFiles;
 use super::payload_file::{Found, PayloadFile};
 use super::quarantine;
-use super::scan::{Stored, scan};
+use super::room::Room;
+use super::scan::scan;
 use super::sealed::Sealed;
 
 /// The directory's version: a new format gets a new one and ignores the old.
 const VERSION_DIR: &str = "v1";
-
-/// Bytes written by this process between two looks at how full the tier is, as a share of its
-/// limit. Together the processes may pass the limit by that much each.
-const CHECK_DIVISOR: u64 = 64;
 
 /// Where false payloads go, beside the version's directory.
 const QUARANTINE_DIR: &str = "quarantine";
 
 /// The share of the limit that may lie in quarantine.
 const QUARANTINE_DIVISOR: u64 = 8;
-
-/// On a disk that has said it is full, at least this share of it is made free.
-const FULL_DIVISOR: u64 = 64;
 
 /// Limits and place of a [`DiskTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +75,6 @@ struct Counters {
     hits: AtomicU64,
     damaged: AtomicU64,
     written: AtomicU64,
-    evicted_bytes: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -109,20 +98,19 @@ pub struct DiskTier {
     root: PathBuf,
     open: OpenFiles,
     health: Health,
-    /// Bytes written since the last look at how full the tier is.
-    unchecked: AtomicU64,
+    room: Room,
     counters: Counters,
 }
 
 impl DiskTier {
     /// A tier in `options.directory`. Touches no disk.
     pub fn new(options: DiskOptions) -> Self {
+        let root = options.directory.join(VERSION_DIR);
         Self {
-            root: options.directory.join(VERSION_DIR),
             open: OpenFiles::new(options.max_open),
             health: Health::new(options.off_for),
-            // The first write looks at how full the tier is.
-            unchecked: AtomicU64::new(u64::MAX / 2),
+            room: Room::new(root.clone(), &options),
+            root,
             counters: Counters::default(),
             options,
         }
@@ -140,7 +128,7 @@ impl DiskTier {
             hits: load(&self.counters.hits),
             damaged: load(&self.counters.damaged),
             written: load(&self.counters.written),
-            evicted_bytes: load(&self.counters.evicted_bytes),
+            evicted_bytes: self.room.evicted_bytes(),
             failures: load(&self.counters.failures),
         }
     }
@@ -166,33 +154,51 @@ impl DiskTier {
 
     /// Writes a block, where the disk takes it. `bytes` must be all of it.
     pub(crate) fn write(&self, geometry: Geometry, block: u64, bytes: &[u8]) -> Written {
-        let written = self.guarded("write", || {
-            let Some(file) = self.file(geometry, true)? else {
-                return Ok(Written::Dropped);
-            };
-            if !file.write(block, bytes, now())? {
-                return Ok(Written::Dropped);
-            }
-            let complete = file.is_complete_now()?;
-            Ok(if complete {
-                Written::Complete
-            } else {
-                Written::Kept
-            })
-        });
+        if self.room.is_off() {
+            return Written::Dropped;
+        }
+        let written = self.guarded("write to", || self.write_where_room(geometry, block, bytes));
         let written = written.unwrap_or(Written::Dropped);
         if written != Written::Dropped {
             self.counters.written.fetch_add(1, Ordering::Relaxed);
-            self.check_room(bytes.len() as u64);
+            if self.room.note_written(bytes.len() as u64) {
+                self.open.close_unlinked();
+            }
         }
         written
     }
 
-    fn check_room(&self, written: u64) {
-        let unchecked = self.unchecked.fetch_add(written, Ordering::Relaxed);
-        if unchecked >= self.options.max_bytes / CHECK_DIVISOR {
-            self.make_room(0);
+    /// Takes a full disk for what it is: nothing is wrong with what is there.
+    fn write_where_room(
+        &self,
+        geometry: Geometry,
+        block: u64,
+        bytes: &[u8],
+    ) -> io::Result<Written> {
+        match self.try_write(geometry, block, bytes) {
+            Err(error) if is_full(&error) => {
+                self.report("write to", &error);
+                self.room.make_some();
+                self.open.close_unlinked();
+                Ok(Written::Dropped)
+            }
+            written => written,
         }
+    }
+
+    fn try_write(&self, geometry: Geometry, block: u64, bytes: &[u8]) -> io::Result<Written> {
+        let Some(file) = self.file(geometry, true)? else {
+            return Ok(Written::Dropped);
+        };
+        if !file.write(block, bytes, now())? {
+            return Ok(Written::Dropped);
+        }
+        let complete = file.is_complete_now()?;
+        Ok(if complete {
+            Written::Complete
+        } else {
+            Written::Kept
+        })
     }
 
     /// How many blocks of a payload are there, damaged or not.
@@ -293,8 +299,10 @@ impl DiskTier {
 
     /// Evicts until the tier fits its limits, or at most `max_bytes`. Returns the bytes freed.
     pub fn trim(&self, max_bytes: u64) -> u64 {
-        self.evict(max_bytes.min(self.options.max_bytes), 0)
-            .unwrap_or(0)
+        let max_bytes = max_bytes.min(self.options.max_bytes);
+        let freed = self.room.evict(max_bytes, 0).unwrap_or(0);
+        self.open.close_unlinked();
+        freed
     }
 
     /// The open files of a payload; `None` where there are none, or where another process is
@@ -306,7 +314,7 @@ impl DiskTier {
         self.open.get_or(geometry, || {
             let path = self.path(&geometry);
             if create {
-                fs::create_dir_all(path.parent().expect("the path has a shard"))?;
+                make_private(path.parent().expect("the path has a shard"))?;
             }
             PayloadFile::open(&path, geometry, create)
         })
@@ -337,6 +345,10 @@ impl DiskTier {
     fn switch_off(&self, action: &str, error: &io::Error) {
         self.health.switch_off();
         self.open.clear();
+        self.report(action, error);
+    }
+
+    fn report(&self, action: &str, error: &io::Error) {
         let directory = self.root.display();
         // Said once: a disk that stays full would say it for ever.
         if self.counters.failures.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -346,60 +358,12 @@ impl DiskTier {
         } else {
             tracing::debug!("cannot {action} the disk cache in {directory}: {error}");
         }
-        if error.kind() == io::ErrorKind::StorageFull {
-            self.make_room(FULL_DIVISOR);
-        }
     }
+}
 
-    /// Evicts what is too much; where `full_divisor` is not 0, until that share of the disk is
-    /// free.
-    fn make_room(&self, full_divisor: u64) {
-        self.unchecked.store(0, Ordering::Relaxed);
-        if let Err(error) = self.evict(self.options.max_bytes, full_divisor) {
-            tracing::debug!("cannot evict from {}: {error}", self.root.display());
-        }
-    }
-
-    /// One process at a time scans, chooses and evicts; the others need not wait for it.
-    fn evict(&self, max_bytes: u64, full_divisor: u64) -> io::Result<u64> {
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(self.root.join("evict.lock"))?;
-        let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
-            return Ok(0);
-        };
-        let candidates = scan(&self.root);
-        let pressure = self.pressure(max_bytes, full_divisor)?;
-        let by_id: HashMap<usize, Stored> = candidates.into_iter().enumerate().collect();
-        let list = by_id.iter().map(|(&id, stored)| Candidate {
-            id,
-            ..stored.candidate.clone()
-        });
-        let mut freed = 0;
-        for chosen in plan(list.collect(), pressure) {
-            by_id[&chosen.id].evict();
-            freed += chosen.bytes;
-        }
-        self.open.close_unlinked();
-        self.counters
-            .evicted_bytes
-            .fetch_add(freed, Ordering::Relaxed);
-        Ok(freed)
-    }
-
-    fn pressure(&self, max_bytes: u64, full_divisor: u64) -> io::Result<Pressure> {
-        let stat = statvfs(&self.root)?;
-        let fragment = stat.fragment_size() as u64;
-        let total = stat.blocks() as u64 * fragment;
-        let kept = total / 100 * u64::from(self.options.keep_free_percent);
-        let full = total.checked_div(full_divisor).unwrap_or(0);
-        Ok(Pressure {
-            max_bytes,
-            keep_free: kept.max(full),
-            free: stat.blocks_available() as u64 * fragment,
-        })
-    }
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Seconds since 1970.

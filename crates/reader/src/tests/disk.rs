@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseek_testkit::{Need, need};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use super::source::{Act, BLOCK, Random, Source, digest, options, pattern, reader};
@@ -203,6 +205,58 @@ async fn without_a_writable_directory_reads_go_on() {
     read_all(&reader, SMALL).await;
     assert_eq!(reader.stats().disk.written, 0);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// A small file system of its own; gone when dropped.
+struct Tmpfs(TempDir);
+
+impl Tmpfs {
+    fn new(bytes: u64) -> Self {
+        let dir = TempDir::new().unwrap();
+        let (none, options) = (None::<&str>, format!("size={bytes}"));
+        let flags = MsFlags::empty();
+        mount(none, dir.path(), Some("tmpfs"), flags, Some(&*options)).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        umount2(self.0.path(), MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_fails_no_read() {
+    if !need("a_disk_that_fills_up_fails_no_read", &[Need::Root]) {
+        return;
+    }
+    for keep_free_percent in [0, 20] {
+        let tmpfs = Tmpfs::new(1 << 20);
+        let source = Arc::new(Source::good());
+        let mut options = on_disk(&tmpfs.0.path().join("cache"));
+        options.disk.as_mut().unwrap().keep_free_percent = keep_free_percent;
+        let reader = reader(&source, options);
+        for size in (0..30).map(|n| 60 * BLOCK + n) {
+            source.add(size);
+            read_all(&reader, size).await;
+        }
+        let disk = reader.stats().disk;
+        assert!(
+            disk.written > 200 && disk.evicted_bytes > 1 << 20,
+            "{disk:?}"
+        );
+        let asked = source.ranges().len();
+        read_all(&reader, 60 * BLOCK + 29).await;
+        let more = source.ranges().len() - asked;
+        assert!(more < 20, "what was read last is mostly there: {more}");
+        // Somebody else takes all the room: what is there goes for them, and reads go on.
+        drop(fs::write(tmpfs.0.path().join("other"), vec![1; 1 << 20]));
+        for size in (30..40).map(|n| 60 * BLOCK + n) {
+            source.add(size);
+            read_all(&reader, size).await;
+        }
+    }
 }
 
 #[tokio::test]

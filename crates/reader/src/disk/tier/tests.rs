@@ -1,5 +1,7 @@
 //! The tier as its users see it: hits, damage, eviction, sick disks, several openers.
 
+use std::fs;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use tempfile::TempDir;
@@ -395,4 +397,15 @@ fn eviction_gives_space_back_that_another_process_has_open() {
     assert_eq!(left, 0);
     assert_eq!(other.read(geometry, 0), None);
     assert_eq!(other.stats().damaged, 0, "it is gone, not damaged");
+}
+
+#[test]
+fn what_is_kept_is_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let place = dir.path().join("cache");
+    let t = tier(&place, 1 << 30);
+    t.write(shape(digest(1), BLOCK, BLOCK), 0, &block_of(1, 0, 4096));
+    let mode = fs::metadata(&place).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
