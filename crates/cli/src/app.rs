@@ -214,18 +214,19 @@ impl App {
     }
 }
 
-/// Runs this program again with the same arguments, as a child that goes to the background, and
-/// waits until it is up: its process number.
+/// Runs this program again with the same arguments and `more`, as a child that goes to the
+/// background, and waits until it is up: its process number.
+///
+/// Other users see its command line for as long as it runs: it shows `place` alone.
 ///
 /// # Errors
 /// [`AlreadyTold`] where the child failed.
-pub(crate) async fn spawn_in_background(more: &[OsString]) -> Result<u32> {
+pub(crate) async fn spawn_in_background(place: &Path, more: &[OsString]) -> Result<u32> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    // First of all, where it cannot be taken for another flag's value.
-    let mut arguments = vec![OsString::from(IN_BACKGROUND)];
-    arguments.extend(std::env::args_os().skip(1));
+    let shown = [OsString::from(IN_BACKGROUND), place.into()];
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     arguments.extend_from_slice(more);
-    let spawning = tokio::task::spawn_blocking(move || daemon::spawn(&program, &arguments));
+    let spawning = tokio::task::spawn_blocking(move || daemon::spawn(&program, &shown, &arguments));
     match spawning
         .await
         .context("starting the background process was given up")??

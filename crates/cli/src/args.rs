@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve,
@@ -33,6 +35,25 @@ pub(crate) struct Cli {
 
 /// The hidden flag by which a process starts its own child in the background.
 pub(crate) const IN_BACKGROUND: &str = "--in-background";
+
+impl Cli {
+    /// The command line, which a child that goes to the background gets from its parent.
+    ///
+    /// # Errors
+    /// The parent cannot be heard.
+    pub(crate) fn of_process() -> Result<Self> {
+        let mut shown = std::env::args_os();
+        let program = shown.next().unwrap_or_default();
+        if shown.next().is_none_or(|first| first != IN_BACKGROUND) {
+            return Ok(Self::parse());
+        }
+        // First of all, where it cannot be taken for another flag's value.
+        let first = [program, IN_BACKGROUND.into()];
+        Ok(Self::parse_from(
+            first.into_iter().chain(daemon::arguments()?),
+        ))
+    }
+}
 
 /// Options of every command.
 #[derive(Debug, Args)]

@@ -22,8 +22,6 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    exit::conclude(start::run(args::Cli::parse()))
+    exit::conclude(args::Cli::of_process().and_then(start::run))
 }

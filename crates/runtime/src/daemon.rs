@@ -1,8 +1,10 @@
 //! Going to the background without `fork`: a process with threads cannot be forked safely, so the
 //! program starts itself again.
 //!
-//! The parent runs the program with the arguments it is given (a hidden flag among them), and
-//! waits on a pipe, which is the child's standard output. The child leaves the session, does what
+//! The parent runs the program and writes its arguments to the child's standard input: the command
+//! line of a process is there for everybody to read, as long as it lives, and an argument may hold
+//! a password. What is on the command line is a hidden flag and what tells the process from
+//! others. The parent waits on a pipe, which is the child's standard output. The child leaves the session, does what
 //! may fail with its messages still going to the terminal, and calls [`Background::ready`]: the
 //! parent is told and goes, and the child's standard streams lead to a log file or nowhere. If
 //! the child ends before that, the parent ends the same way. If the parent is gone by then, say
@@ -11,6 +13,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -31,22 +34,26 @@ pub enum Spawned {
     Failed(u8),
 }
 
-/// Runs `program` with `arguments` as a child that goes to the background, and waits until it is
-/// up or has failed.
+/// Runs `program` with `shown` as its command line, as a child that goes to the background, gives
+/// it `arguments`, and waits until it is up or has failed.
 ///
 /// # Errors
 /// The program cannot be run.
-pub fn spawn(program: &Path, arguments: &[OsString]) -> Result<Spawned> {
+pub fn spawn(program: &Path, shown: &[OsString], arguments: &[OsString]) -> Result<Spawned> {
     let failed = |source| RuntimeError::Daemon {
         action: "start the background process",
         source,
     };
     let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
+        .args(shown)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It fails where the child has ended already, which is seen below.
+        let _ = stdin.write_all(&joined(arguments));
+    }
     let mut pipe = child.stdout.take().expect("it was asked to be a pipe");
     let mut said = [0; READY.len()];
     match pipe.read_exact(&mut said) {
@@ -63,6 +70,35 @@ pub fn spawn(program: &Path, arguments: &[OsString]) -> Result<Spawned> {
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// The child's side of [`spawn`]: the arguments that were given to it.
+///
+/// # Errors
+/// The standard input cannot be read.
+pub fn arguments() -> Result<Vec<OsString>> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|source| RuntimeError::Daemon {
+        action: "read the arguments from the parent process",
+        source,
+    })?;
+    Ok(parted(&bytes))
+}
+
+/// Each argument with a NUL after it, which none can hold.
+fn joined(arguments: &[OsString]) -> Vec<u8> {
+    let words = arguments.iter().map(|word| word.as_bytes());
+    words.flat_map(|word| [word, b"\0"].concat()).collect()
+}
+
+/// The arguments that [`joined`] joined.
+fn parted(bytes: &[u8]) -> Vec<OsString> {
+    let words = bytes.split_inclusive(|&byte| byte == 0);
+    let words = words.map(|word| word.strip_suffix(b"\0").unwrap_or(word));
+    words
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .collect()
 }
 
 /// The exit code to pass on, in the manner of shells. Never 0: the child did not get ready.
@@ -132,7 +168,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Result<Spawned> {
-        spawn(Path::new("/bin/sh"), &["-c".into(), script.into()])
+        spawn(Path::new("/bin/sh"), &["-c".into(), script.into()], &[])
     }
 
     #[test]
@@ -154,6 +190,31 @@ mod tests {
     #[test]
     fn other_words_are_not_taken_for_ready() {
         assert!(shell("echo nothing").is_err());
-        assert!(spawn(Path::new("/no/such/program"), &[]).is_err());
+        assert!(spawn(Path::new("/no/such/program"), &[], &[]).is_err());
+    }
+
+    #[test]
+    fn arguments_come_through_the_standard_input_as_they_are() {
+        let tables: [&[&[u8]]; 4] = [&[], &[b""], &[b"a", b"", b"b c\n", b"\xff"], &[b"", b""]];
+        for words in tables {
+            let words: Vec<_> = words
+                .iter()
+                .map(|w| OsString::from_vec(w.to_vec()))
+                .collect();
+            assert_eq!(parted(&joined(&words)), words);
+        }
+        let script = "test \"$(tr '\\0' ' ')\" = 'one two ' && echo ready";
+        let shown = ["-c".into(), script.into()];
+        let arguments = ["one".into(), "two".into()];
+        let spawned = spawn(Path::new("/bin/sh"), &shown, &arguments).unwrap();
+        assert!(matches!(spawned, Spawned::Ready(_)), "{spawned:?}");
+    }
+
+    #[test]
+    fn a_child_that_ends_without_its_arguments_is_no_hang() {
+        let shown = ["-c".into(), "exec <&-; exit 17".into()];
+        let long = OsString::from_vec(vec![b'x'; 1 << 20]);
+        let spawned = spawn(Path::new("/bin/sh"), &shown, &[long]).unwrap();
+        assert_eq!(spawned, Spawned::Failed(17));
     }
 }

@@ -114,7 +114,7 @@ async fn pass(args: &DemoArgs, app: &mut App) -> Result<()> {
 async fn keep(args: &DemoArgs, app: &mut App) -> Result<()> {
     let directory = temporary()?;
     let flag = [OsString::from("--directory"), directory.path().into()];
-    let pid = spawn_in_background(&flag).await?;
+    let pid = spawn_in_background(directory.path(), &flag).await?;
     // From here on it is the child's.
     let path = directory.keep();
     let text = std::fs::read_to_string(path.join(REPORT));

@@ -81,7 +81,7 @@ struct AdvancedArgs {
 pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
     overlay(&args, app)?;
     if !args.foreground && !app.in_background {
-        let pid = spawn_in_background(&[]).await?;
+        let pid = spawn_in_background(&args.mountpoint, &[]).await?;
         let mountpoint = args.mountpoint.canonicalize();
         let mountpoint = mountpoint.unwrap_or_else(|_| args.mountpoint.clone());
         return announce(&args, app, &mountpoint, pid);

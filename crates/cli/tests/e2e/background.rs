@@ -49,6 +49,44 @@ fn a_mount_goes_to_the_background_once_it_answers_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_command_line_of_a_mount_in_the_background_tells_no_secret() {
+    let test = "the_command_line_of_a_mount_in_the_background_tells_no_secret";
+    if !need(test, &[Need::Fuse]) {
+        return;
+    }
+    let (remote, layer) = Remote::handmade(|made| {
+        made.file("file", 0o644, b"the file\n").unwrap();
+    });
+    let url = remote.server.url().replacen("://", "://user:s3cr3t@", 1);
+    let mountpoint = remote.sandbox.make_dir("mnt");
+    let point = mountpoint.to_str().unwrap();
+    let log = remote.sandbox.path().join("mount.log");
+    let words = [
+        "mount",
+        "--no-local",
+        "-r",
+        &url,
+        &layer,
+        point,
+        "-v",
+        "--log-file",
+    ];
+    let words = words.into_iter().chain(log.to_str());
+    remote.sandbox.succeed(&words.collect::<Vec<_>>());
+    let [process] = processes_naming(&mountpoint)[..] else {
+        panic!("one process serves the mount")
+    };
+    let line = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap();
+    let shown: Vec<_> = line.split_terminator('\0').skip(1).collect();
+    assert_eq!(shown, ["--in-background", point]);
+    remote.sandbox.succeed(&["unmount", point]);
+    let gone = || processes_naming(&mountpoint).is_empty();
+    wait_until("the mount's process has ended", PATIENCE, gone);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("s3cr3t"), "{log}");
+}
+
+#[test]
 fn a_killed_mount_leaves_only_what_unmount_removes() {
     if !need(
         "a_killed_mount_leaves_only_what_unmount_removes",
