@@ -214,9 +214,13 @@ fn code_of_store(error: &StoreError) -> Option<Code> {
         } => Some(Code::NotFound),
         StoreError::Invalid { .. } => Some(Code::Usage),
         StoreError::Locked { .. } => Some(Code::Busy),
+        StoreError::Unstorable { reason, .. } if reason.contains(REFUSED) => Some(Code::Denied),
         _ => None,
     }
 }
+
+/// The system's words where it refuses: a walk of many files tells all it found in words.
+const REFUSED: &str = "Permission denied (os error 13)";
 
 fn code_of_object(error: &ObjectError) -> Code {
     match error {
@@ -295,6 +299,18 @@ mod tests {
         let path = "/m".into();
         let forbidden = RuntimeError::Forbidden { path, source };
         assert_eq!(code(&forbidden.into()), Code::Denied);
+    }
+
+    #[test]
+    fn a_tree_that_may_not_be_read_is_denied() {
+        let unstorable = |reason: &str| StoreError::Unstorable {
+            path: "/tree/private".into(),
+            reason: reason.to_owned(),
+        };
+        let denied = io::Error::from_raw_os_error(13);
+        let told = unstorable(&format!("it cannot be read: {denied}"));
+        assert_eq!(code(&told.into()), Code::Denied);
+        assert_eq!(code(&unstorable("it is a socket").into()), Code::Other);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The standard output: the one place that prints.
 //!
 //! Results go to the standard output, everything else to the standard error. A reader that goes
-//! away (`farseek ls x | head`) ends the command quietly.
+//! away (`farseek ls x | head`) ends the command quietly. Names may hold anything: what a terminal
+//! would obey is shown to it escaped, and goes into pipes and files as it is.
 
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -14,6 +16,7 @@ use crate::exit::OutputClosed;
 /// Buffered standard output. What was written appears when it is [finished](Self::finish).
 pub(crate) struct Output {
     stdout: BufWriter<StdoutLock<'static>>,
+    is_terminal: bool,
 }
 
 impl Output {
@@ -21,11 +24,16 @@ impl Output {
     pub(crate) fn stdout() -> Self {
         Self {
             stdout: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            is_terminal: io::stdout().is_terminal(),
         }
     }
 
-    /// Writes a line.
+    /// Writes one line.
     pub(crate) fn line(&mut self, line: impl Display) -> Result<()> {
+        if self.is_terminal {
+            let line = line.to_string();
+            return writeln!(self.stdout, "{}", harmless(&line)).or_else(told);
+        }
         writeln!(self.stdout, "{line}").or_else(told)
     }
 
@@ -37,13 +45,30 @@ impl Output {
     /// Writes a value as JSON, indented, and a line feed.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).context("the answer cannot be JSON")?;
-        self.line(text)
+        // JSON has escapes of its own.
+        writeln!(self.stdout, "{text}").or_else(told)
     }
 
     /// Shows everything written so far.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.stdout.flush().or_else(told)
     }
+}
+
+/// `text` with its control characters as C writes them: `\n`, `\x1b`.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => escaped.extend(c.escape_default()),
+            c if c.is_control() => escaped.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 fn told(error: io::Error) -> Result<()> {
@@ -56,4 +81,22 @@ fn told(error: io::Error) -> Result<()> {
 /// Writes a line for a person to the standard error; a closed one is nobody's loss.
 pub(crate) fn note(line: impl Display) {
     writeln!(io::stderr(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_given_nothing_to_obey() {
+        let table = [
+            ("plain name ö \\ '", "plain name ö \\ '"),
+            ("two\nlines\tand\r", r"two\nlines\tand\r"),
+            ("\x1b[2Jgone\x07", r"\x1b[2Jgone\x07"),
+            ("\0\x7f\u{9b}", r"\x00\x7f\x9b"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(harmless(text), expected);
+        }
+    }
 }

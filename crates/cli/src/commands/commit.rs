@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_object::{Digest, EnvSpec, Object, Platform, TagSpec};
 use farseek_store::{
@@ -129,7 +129,7 @@ fn chosen(words: &[PathBuf], path: Option<PathBuf>, stack: Option<EnvSpec>) -> R
 
 fn check_directory(directory: &Path) -> Result<()> {
     match std::fs::metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(metadata) if metadata.is_dir() => check_readable(directory),
         Ok(_) => {
             let parent = directory
                 .parent()
@@ -148,6 +148,13 @@ fn check_directory(directory: &Path) -> Result<()> {
             Err(anyhow::Error::new(error).context(format!("cannot read {}", directory.display())))
         }
     }
+}
+
+/// A tree that may not be listed at all is told before anything is made.
+fn check_readable(directory: &Path) -> Result<()> {
+    let listed = std::fs::read_dir(directory);
+    let listed = listed.with_context(|| format!("cannot read {}", directory.display()));
+    listed.map(drop)
 }
 
 /// Refuses to commit the very repository that is written to: it changes all the while.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::app::App;
+use crate::args::JsonArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,7 +17,11 @@ SPFS_* variables, /etc/farseek.toml, ~/.config/farseek/farseek.toml, FARSEEK_* v
 /// `farseek config`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct ConfigArgs {}
+pub(crate) struct ConfigArgs {
+    // It is JSON anyway; scripts may say so.
+    #[command(flatten)]
+    _json: JsonArgs,
+}
 
 /// Prints the effective configuration, without secrets.
 pub(crate) fn run(_args: ConfigArgs, app: &mut App) -> Result<()> {

@@ -5,13 +5,14 @@ use clap::Args;
 use farseek_store::{RepositoryExt as _, TagEntry};
 
 use crate::app::App;
-use crate::args::RepositoryArgs;
+use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
   farseek ls-tags
-  farseek ls-tags tools --recursive";
+  farseek ls-tags tools --recursive
+  farseek ls-tags --json";
 
 /// `farseek ls-tags`.
 #[derive(Debug, Args)]
@@ -25,27 +26,38 @@ pub(crate) struct LsTagsArgs {
     recursive: bool,
     #[command(flatten)]
     repository: RepositoryArgs,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
-/// One line an entry; folders end in a slash.
+/// One line an entry, or one string an entry in JSON; folders end in a slash.
 pub(crate) async fn run(args: LsTagsArgs, app: &mut App) -> Result<()> {
     let folder = args.path.trim_matches('/');
     let repository = app.repository(args.repository.remote.as_deref()).await?;
-    if args.recursive {
-        let names = repository.walk_tags(folder).await?;
-        return names.iter().try_for_each(|name| app.output.line(name));
-    }
-    let entries = repository.list_tags(folder).await?;
-    if entries.is_empty() && !folder.is_empty() {
-        let message = format!("{} has no folder of tags '{folder}'", repository.location());
-        return Err(Failure::not_found(message));
-    }
-    for entry in entries {
-        match entry {
-            TagEntry::Folder(name) => app.output.line(format_args!("{name}/"))?,
-            TagEntry::Tag(name) => app.output.line(name)?,
-            TagEntry::Namespace(name) => app.output.line(format_args!("{name}#ns"))?,
+    let lines: Vec<String> = match args.recursive {
+        true => {
+            let names = repository.walk_tags(folder).await?;
+            names.iter().map(ToString::to_string).collect()
         }
+        false => {
+            let entries = repository.list_tags(folder).await?;
+            if entries.is_empty() && !folder.is_empty() {
+                let message = format!("{} has no folder of tags '{folder}'", repository.location());
+                return Err(Failure::not_found(message));
+            }
+            entries.iter().map(line).collect()
+        }
+    };
+    if args.json.json {
+        return app.output.json(&lines);
     }
-    Ok(())
+    lines.iter().try_for_each(|line| app.output.line(line))
+}
+
+fn line(entry: &TagEntry) -> String {
+    match entry {
+        TagEntry::Folder(name) => format!("{name}/"),
+        TagEntry::Tag(name) => name.to_string(),
+        TagEntry::Namespace(name) => format!("{name}#ns"),
+    }
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use farseek_object::EnvSpec;
+use farseek_reader::ReaderOptions;
 use farseek_runtime::daemon::Background;
 use farseek_runtime::{MountRequest, MountpointOptions, StatsText, mount};
 use serde_json::json;
 
 use crate::app::{App, spawn_in_background};
 use crate::args::JsonArgs;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::metrics::{self, Listening};
 use crate::output::note;
 use crate::reading::ReadingArgs;
 use crate::signals::Signals;
+use crate::size;
 use crate::sources::{SourceArgs, Sources};
 use crate::stats::Report;
 
@@ -94,8 +96,13 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
         true => Some(Background::enter(app.config.log.file.as_deref())?),
         false => None,
     };
+    let from = sources.repository.location().to_owned();
+    let limits = in_words(&request.reader);
     let mounted = signals.mounted(mount(sources.repository, request)).await?;
     let mountpoint = mounted.mount().mountpoint().to_owned();
+    let at = mountpoint.display();
+    tracing::info!("mounted {} at {at}, read from {from}", args.reference);
+    tracing::info!("{limits}");
     let vfs = Arc::downgrade(mounted.vfs());
     let metrics = move || {
         // While the mount ends, somebody may still ask.
@@ -115,7 +122,40 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
     let served = signals.serve(mounted).await;
     // What has been fetched is to stay: it may still be on its way to the disk.
     tokio::time::timeout(TO_SETTLE, reader.settle()).await.ok();
+    match &served {
+        Ok(()) => tracing::info!("unmounted {at}"),
+        Err(error) => tracing::info!("{at} ended: {}", exit::message(error)),
+    }
     served
+}
+
+/// What is logged of a reader's options.
+fn in_words(limits: &ReaderOptions) -> String {
+    let disk = match &limits.disk {
+        Some(disk) => format!(
+            "disk cache {} up to {}",
+            disk.directory.display(),
+            size::human(disk.max_bytes)
+        ),
+        None => "no disk cache".to_owned(),
+    };
+    format!(
+        "blocks of {}, files up to {} whole, memory {}, verify {:?}, promote {:?} {}, \
+         readahead {} of {}, {} requests at once, stall {:?}, {disk}",
+        size::human(limits.block_size.bytes()),
+        size::human(limits.whole_fetch_max_bytes),
+        size::human(limits.blob_cache_max_bytes),
+        limits.verify,
+        limits.promote,
+        match limits.local {
+            Some(_) => "into the local repository",
+            None => "nowhere",
+        },
+        size::human(limits.readahead_max_bytes),
+        size::human(limits.readahead_budget_bytes),
+        limits.max_fetches,
+        limits.stall,
+    )
 }
 
 /// Listens before anything is mounted, so that an address that is taken is told at once.

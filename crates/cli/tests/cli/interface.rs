@@ -360,3 +360,35 @@ fn a_remote_that_is_not_supported_yet_does_not_keep_the_others_from_being_used()
     farseek: file:[PLACE]/home/.local/share/spfs has no tag 'nothing'; `farseek tags` lists the tags there are
     "#);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_is_no_missing_tag() {
+    let place = Place::make();
+    place.write("file", "");
+    let table = [
+        (vec!["config", "--log-file", "none/log"], 1),
+        (vec!["config", "--log-file", "file/log"], 1),
+    ];
+    for (words, code) in table {
+        let output = place.farseek(&words).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+    }
+    let mut filtered = place.farseek(&["config"]);
+    let output = filtered.env("FARSEEK_LOG", "a=b=c").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("'a=b=c' is not a log filter"), "{said}");
+}
+
+#[test]
+fn what_lists_speaks_json_too() {
+    let place = Place::make();
+    assert_eq!(place.ok(&["config", "--json"]), place.ok(&["config"]));
+    place.write("tree/file", "");
+    place.ok(&["commit", "tree", "-t", "tools/python", "-t", "single"]);
+    let list = |words: &[&str]| -> Value { serde_json::from_str(&place.ok(words)).unwrap() };
+    let top = list(&["ls-tags", "--json"]);
+    assert_eq!(top, serde_json::json!(["tools/", "single"]));
+    let all = list(&["ls-tags", "--recursive", "--json"]);
+    assert_eq!(all, serde_json::json!(["single", "tools/python"]));
+}

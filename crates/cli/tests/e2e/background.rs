@@ -84,6 +84,11 @@ fn the_command_line_of_a_mount_in_the_background_tells_no_secret() {
     wait_until("the mount's process has ended", PATIENCE, gone);
     let log = fs::read_to_string(log).unwrap();
     assert!(!log.contains("s3cr3t"), "{log}");
+    let mounted = format!("mounted {layer} at {point}, read from http://");
+    let unmounted = format!("unmounted {point}");
+    for line in [mounted.as_str(), "blocks of ", unmounted.as_str()] {
+        assert!(log.contains(line), "'{line}' in {log}");
+    }
 }
 
 #[test]
