@@ -44,5 +44,8 @@ pub use tier::{DiskOptions, DiskStats, DiskTier};
 /// Makes `directory` and what is missing above it for this user alone: what was fetched with the
 /// rights of one user is not for the others.
 fn make_private(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }

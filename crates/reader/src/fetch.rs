@@ -12,6 +12,7 @@
 //! permit. It waits for the lane with empty hands.
 
 mod body;
+mod trip;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,6 +34,8 @@ use crate::payload::PayloadState;
 use crate::promote_small::keep;
 use crate::shared::Shared;
 use crate::trust::Block;
+
+use self::trip::Trip;
 
 /// For whom a fetch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,32 +67,6 @@ pub(crate) struct Fetch {
     from_local: bool,
     /// Whether a whole payload has come wrong before.
     distrusted: bool,
-}
-
-/// Shorter answers say little about how fast bytes come.
-const TELLING: u64 = 64 << 10;
-
-/// One request, as time goes by.
-struct Trip {
-    begun: Instant,
-    /// When its first byte came.
-    first: Option<Instant>,
-    bytes: u64,
-}
-
-impl Trip {
-    fn begin() -> Self {
-        Self {
-            begun: Instant::now(),
-            first: None,
-            bytes: 0,
-        }
-    }
-
-    fn note(&mut self, now: Instant, bytes: usize) {
-        self.first.get_or_insert(now);
-        self.bytes += bytes as u64;
-    }
 }
 
 /// How an attempt ended that did not fail.
@@ -255,12 +232,19 @@ impl Fetch {
                 if self.lane.is_none() {
                     return Ok(Ended::Queue);
                 }
+                if !self.shared.fits_in_memory(&self.state) {
+                    // Streaming it would move all of it for every read.
+                    self.state.set_seeked();
+                }
                 self.widen(answer.range.start);
             }
         }
         let location = answer.source.clone();
         let received = self.receive(answer).await;
-        self.note_trip(&location);
+        if !self.from_local {
+            let digest = self.state.id.digest;
+            self.trip.end(&self.shared, digest, &location);
+        }
         received?;
         Ok(Ended::Done)
     }
@@ -300,20 +284,6 @@ impl Fetch {
         self.from_local = answer.is_some();
         self.state.set_local(self.from_local);
         answer
-    }
-
-    /// Learns from how long the answer took, and how fast it came.
-    fn note_trip(&self, location: &str) {
-        if self.from_local {
-            return;
-        }
-        let (trip, counters) = (&self.trip, &self.shared.counters);
-        let took = trip.begun.elapsed();
-        counters.note_fetch(self.state.id.digest, location, took, trip.bytes);
-        if let Some(first) = trip.first.filter(|_| trip.bytes >= TELLING) {
-            let latency = first - trip.begun;
-            self.shared.observe(latency, trip.bytes, first.elapsed());
-        }
     }
 
     /// Gives a block to whoever waits for it.
@@ -411,9 +381,11 @@ impl Fetch {
     }
 
     fn gate(&self) -> &Gate {
+        let gates = &self.shared.gates;
         match self.purpose {
-            Purpose::Demand => self.shared.gates.of(&self.layout),
-            Purpose::Ahead | Purpose::Pass => self.shared.gates.ahead(&self.layout),
+            _ if self.state.is_local() => gates.local(&self.layout),
+            Purpose::Demand => gates.of(&self.layout),
+            Purpose::Ahead | Purpose::Pass => gates.ahead(&self.layout),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Several gates: payloads that are small (a symlink's target, a script) have one of their own, so
 //! that they never wait behind bulk data, and so has what is fetched ahead of readers, so that
-//! nobody who reads waits behind it. At each gate a fetch first reserves its bytes, then
+//! nobody who reads waits behind it. Nor does what is read from the local repository wait for
+//! anything that is far away. At each gate a fetch first reserves its bytes, then
 //! takes a permit for each request. Nobody who holds a permit waits for bytes, so the two
 //! cannot lock each other out.
 
@@ -15,6 +16,9 @@ use crate::options::ReaderOptions;
 
 /// Payloads of at most this many bytes pass the small gate. Most files of a tree of sources do.
 const SMALL_MAX_BYTES: u64 = 64 << 10;
+
+/// Reads of the local repository at once: enough to keep a fast disk busy.
+const LOCAL_READS: usize = 16;
 
 /// The budget is counted in this unit, for a semaphore's permits are `u32`.
 const UNIT: u64 = 1 << 10;
@@ -31,7 +35,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    fn new(permits: usize, budget: u64) -> Self {
+    pub(crate) fn new(permits: usize, budget: u64) -> Self {
         let budget_units = units(budget);
         Self {
             permits: Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS))),
@@ -50,6 +54,13 @@ impl Gate {
                 .await
                 .expect("a gate is never closed")
         }
+    }
+
+    /// Takes `bytes` of the budget, or all of it where they are more, if that can be now.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Option<Share> {
+        let units = units(bytes).min(self.budget_units);
+        let budget = Arc::clone(&self.budget);
+        budget.try_acquire_many_owned(units).ok()
     }
 
     /// Takes the permit for one request, in order of arrival.
@@ -76,18 +87,22 @@ pub(crate) struct Gates {
     bulk: Gate,
     /// Where something is fetched ahead.
     ahead: Option<Gate>,
+    /// Where there is a local repository.
+    local: Option<Gate>,
 }
 
 impl Gates {
     /// Shares `max_fetches` and `in_flight_max_bytes` among the gates: half of the requests are
     /// kept for small payloads, and as many bytes as those need, but at most an eighth. What is
-    /// fetched ahead has half of the rest.
+    /// fetched ahead has half of the rest. Reads of the local repository are no requests; they
+    /// have an eighth of the bytes.
     pub(crate) fn new(options: &ReaderOptions) -> Self {
+        let eighth = options.in_flight_max_bytes / 8;
         let small = (options.max_fetches / 2).max(1);
         let large = options.max_fetches.saturating_sub(small).max(1);
-        let small_bytes = SMALL_MAX_BYTES.saturating_mul(small as u64);
-        let small_bytes = small_bytes.min(options.in_flight_max_bytes / 8);
-        let large_bytes = options.in_flight_max_bytes - small_bytes;
+        let small_bytes = SMALL_MAX_BYTES.saturating_mul(small as u64).min(eighth);
+        let local_bytes = options.local.as_ref().map(|_| eighth);
+        let large_bytes = options.in_flight_max_bytes - small_bytes - local_bytes.unwrap_or(0);
         let shared = options.reads_ahead() && large >= 2;
         let (ahead, ahead_bytes) = match shared {
             true => (large / 2, large_bytes / 2),
@@ -97,6 +112,7 @@ impl Gates {
             small: Gate::new(small, small_bytes),
             bulk: Gate::new(large - ahead, large_bytes - ahead_bytes),
             ahead: shared.then(|| Gate::new(ahead, ahead_bytes)),
+            local: local_bytes.map(|bytes| Gate::new(LOCAL_READS, bytes)),
         }
     }
 
@@ -114,10 +130,15 @@ impl Gates {
         self.ahead.as_ref().unwrap_or_else(|| self.of(layout))
     }
 
+    /// The gate for what comes from the local repository.
+    pub(crate) fn local(&self, layout: &Layout) -> &Gate {
+        self.local.as_ref().unwrap_or_else(|| self.of(layout))
+    }
+
     /// Bytes of all budgets that are taken.
     pub(crate) fn taken(&self) -> u64 {
-        let ahead = self.ahead.as_ref().map_or(0, Gate::taken);
-        self.small.taken() + self.bulk.taken() + ahead
+        let others = self.ahead.iter().chain(&self.local).map(Gate::taken);
+        self.small.taken() + self.bulk.taken() + others.sum::<u64>()
     }
 }
 
@@ -130,6 +151,7 @@ fn units(bytes: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use farseek_store::MemoryRepository;
     use futures::FutureExt;
 
     use super::*;
@@ -168,13 +190,18 @@ mod tests {
             readahead_max_bytes: 0,
             ..defaults.clone()
         };
-        for (options, count) in [(defaults, 3), (alone, 2)] {
+        let with_local = ReaderOptions {
+            local: Some(Arc::new(MemoryRepository::new())),
+            ..defaults.clone()
+        };
+        for (options, others) in [(defaults, 1), (alone, 0), (with_local, 2)] {
             let gates = Gates::new(&options);
-            let all = || [&gates.small, &gates.bulk].into_iter().chain(&gates.ahead);
-            assert_eq!(all().count(), count);
-            let units: u64 = all().map(|gate| u64::from(gate.budget_units)).sum();
+            let requests = [&gates.small, &gates.bulk].into_iter().chain(&gates.ahead);
+            let all = requests.clone().chain(&gates.local);
+            assert_eq!(all.clone().count(), 2 + others);
+            let units: u64 = all.map(|gate| u64::from(gate.budget_units)).sum();
             assert_eq!(units * UNIT, options.in_flight_max_bytes);
-            let permits: usize = all().map(|gate| gate.permits.available_permits()).sum();
+            let permits: usize = requests.map(|gate| gate.permits.available_permits()).sum();
             assert_eq!(permits, options.max_fetches);
         }
     }

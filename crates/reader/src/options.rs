@@ -20,6 +20,7 @@ pub enum Promote {
     Complete,
     /// Who streams it from its start does so through memory alone, and nothing is written to the
     /// disk. At the first real seek the rest is fetched in the background, and it becomes local.
+    /// So does, at once, what does not fit in memory of a source that sends all whatever is asked.
     OnSeek,
     /// Never.
     Never,

@@ -8,27 +8,31 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use crate::block::BlockIndex;
 use crate::bring::{Part, part, start};
 use crate::error::ReadError;
 use crate::fetch::Purpose;
 use crate::finish;
+use crate::gate::Share;
 use crate::payload::{Errand, PayloadState, errand};
 use crate::shared::Shared;
 use crate::trust::{Block, Prover};
 use crate::write_behind::wait_and_offer;
 
-/// Bytes under way at a time, at most; and at most half of what fetches may hold.
-const WINDOW_BYTES: u64 = 16 << 20;
-
 /// Bytes that are asked for together.
 const STEP_BYTES: u64 = 4 << 20;
 
-/// A block under way, and whether the disk tier lacks it.
+/// Steps of one pass under way at a time.
+const STEPS: usize = 4;
+
+/// Neighbouring blocks under way, and the room in memory that they take.
 struct Step {
-    index: BlockIndex,
-    part: Part,
-    lacking: bool,
+    blocks: Vec<(BlockIndex, Part)>,
+    /// Those that the disk tier lacks.
+    lacking: Vec<u64>,
+    _room: Share,
 }
 
 /// Brings every block, and gives each to `visit`, in order.
@@ -40,58 +44,88 @@ pub(crate) async fn run(
     state: &Arc<PayloadState>,
     mut visit: impl FnMut(&Block),
 ) -> Result<(), ReadError> {
-    let geometry = state.geometry();
-    let blocks = if state.layout.size() == 0 {
-        0
-    } else {
-        geometry.blocks()
-    };
-    let per = |bytes: u64| (bytes / geometry.block_size).max(1);
-    let window = per(WINDOW_BYTES.min(shared.options.in_flight_max_bytes / 2));
-    let step = per(STEP_BYTES).min(window);
-    let (mut begun, mut lacking) = (0, 0);
+    let mut steps = steps(state);
     let mut under_way: VecDeque<Step> = VecDeque::new();
+    let mut lacked = false;
     loop {
-        while begun < blocks && under_way.len() as u64 + step <= window.max(step) {
-            let end = (begun + step).min(blocks);
-            begin(shared, state, begun..end, &mut under_way).await;
-            begun = end;
+        while under_way.len() < STEPS {
+            let Some(room) = room(shared, state, under_way.is_empty()).await else {
+                break;
+            };
+            let Some(blocks) = steps.next() else {
+                break;
+            };
+            under_way.push_back(begin(shared, state, blocks, room).await);
         }
         let Some(step) = under_way.pop_front() else {
             break;
         };
-        let block = step.part.block().await?;
-        shared.refuse_condemned(state)?;
-        visit(&block);
-        if step.lacking {
-            lacking += 1;
-            wait_and_offer(shared, state, step.index, block).await;
-        }
+        lacked |= !step.lacking.is_empty();
+        end(shared, state, step, &mut visit).await?;
     }
-    if lacking == 0 && shared.disk_for(state).is_some() {
+    if !lacked && shared.disk_for(state).is_some() {
         // Nothing was written, so nothing written last will tell that it is complete.
         finish::start(shared, state);
     }
     Ok(())
 }
 
+/// The numbers of the blocks of each step.
+fn steps(state: &PayloadState) -> impl Iterator<Item = Range<u64>> + use<> {
+    let geometry = state.geometry();
+    let blocks = match state.layout.size() {
+        0 => 0,
+        _ => geometry.blocks(),
+    };
+    let step = (STEP_BYTES / geometry.block_size).max(1);
+    let starts = (0..blocks).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+    starts.map(move |start| start..(start + step).min(blocks))
+}
+
+/// Room for one more step; who has none under way waits for it.
+async fn room(shared: &Shared, state: &PayloadState, wait: bool) -> Option<Share> {
+    let bytes = STEP_BYTES.max(state.layout.block_bytes());
+    match wait {
+        true => Some(shared.passing.reserve(bytes).await),
+        false => shared.passing.try_reserve(bytes),
+    }
+}
+
 async fn begin(
     shared: &Arc<Shared>,
     state: &Arc<PayloadState>,
-    blocks: Range<u64>,
-    under_way: &mut VecDeque<Step>,
-) {
-    let missing = lacking(shared, state, blocks.clone()).await;
+    numbers: Range<u64>,
+    room: Share,
+) -> Step {
+    let lacking = lacking(shared, state, numbers.clone()).await;
     let mut claims = Vec::new();
-    for number in blocks {
-        let index = BlockIndex::of(number);
-        under_way.push_back(Step {
-            index,
-            part: part(shared, state, index, &mut claims),
-            lacking: missing.contains(&number),
-        });
-    }
+    let blocks = numbers
+        .map(BlockIndex::of)
+        .map(|index| (index, part(shared, state, index, &mut claims)))
+        .collect();
     start(shared, state, Purpose::Pass, claims);
+    Step {
+        blocks,
+        lacking,
+        _room: room,
+    }
+}
+
+async fn end(
+    shared: &Arc<Shared>,
+    state: &Arc<PayloadState>,
+    step: Step,
+    visit: &mut impl FnMut(&Block),
+) -> Result<(), ReadError> {
+    for (index, part) in step.blocks {
+        let block = part.block().await?;
+        shared.refuse_condemned(state)?;
+        visit(&block);
+        if step.lacking.contains(&index.number()) {
+            wait_and_offer(shared, state, index, block).await;
+        }
+    }
+    Ok(())
 }
 
 /// Those of `blocks` that are to be written to the disk tier.
@@ -143,26 +177,56 @@ pub(crate) fn prove(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> Errand {
 
 async fn prove_now(shared: Arc<Shared>, state: Arc<PayloadState>) -> Result<(), ReadError> {
     let _going = shared.background.begin();
-    shared.look_for_local(&state).await;
+    let proven = hash_all(&shared, &state).await;
+    state.end_proving();
+    proven
+}
+
+async fn hash_all(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> Result<(), ReadError> {
+    shared.look_for_local(state).await;
     if state.is_local() || state.proof().is_some() {
         return Ok(());
     }
-    let mut prover = Prover::default();
-    run(&shared, &state, |block| prover.add(block.bytes())).await?;
+    // Where it cannot be read again from the disk, it need not be fetched again, either.
+    let in_memory = shared.disk_for(state).is_none() && shared.fits_in_memory(state);
+    let (mut prover, mut blocks) = (Prover::default(), Vec::new());
+    run(shared, state, |block| {
+        prover.add(block.bytes());
+        if in_memory {
+            blocks.push(block.clone());
+        }
+    })
+    .await?;
     match prover.finish(&state.id.digest) {
         Ok(proof) => {
             state.prove(proof);
+            remember(shared, state, blocks).await;
             Ok(())
         }
         Err(actual) => {
             let unknown = shared.repository.location().to_owned();
             let location = state.source().map_or(unknown, |source| source.to_string());
-            shared.condemn(
-                &state,
-                &location,
-                format!("its bytes have the digest {actual}"),
-            );
-            shared.refuse_condemned(&state)
+            let reason = format!("its bytes have the digest {actual}");
+            shared.condemn(state, &location, reason);
+            shared.refuse_condemned(state)
         }
     }
+}
+
+/// Keeps the blocks that were proven in memory.
+async fn remember(shared: &Arc<Shared>, state: &Arc<PayloadState>, blocks: Vec<Block>) {
+    let (shared, state) = (Arc::clone(shared), Arc::clone(state));
+    let remembering = spawn_blocking(move || {
+        for (index, block) in (0..).map(BlockIndex::of).zip(blocks) {
+            let judged = match block {
+                Block::Provisional(block) => state.judge(shared.options.verify, index, block),
+                verified => Ok(verified),
+            };
+            if let Ok(block) = judged {
+                shared.deliver(state.key(index), block);
+            }
+        }
+    });
+    // An error would mean that the runtime ends: nobody reads any more.
+    let _ = remembering.await;
 }

@@ -123,9 +123,14 @@ impl PayloadState {
     pub(crate) fn join_proving(&self, start: impl FnOnce() -> Errand) -> Errand {
         let mut proving = lock(&self.proving);
         match &*proving {
-            Some(errand) if errand.peek().is_none() => errand.clone(),
-            _ => proving.insert(start()).clone(),
+            Some(errand) => errand.clone(),
+            None => proving.insert(start()).clone(),
         }
+    }
+
+    /// The errand that proves it has ended: who comes later may start another.
+    pub(crate) fn end_proving(&self) {
+        *lock(&self.proving) = None;
     }
 
     /// Whether the local repository has it, as far as is known.

@@ -20,7 +20,7 @@ use crate::cache::BlockCache;
 use crate::disk::DiskTier;
 use crate::error::ReadError;
 use crate::flight::Flights;
-use crate::gate::Gates;
+use crate::gate::{Gate, Gates};
 use crate::lane::Lanes;
 use crate::ledger::Ledger;
 use crate::options::{Promote, ReaderOptions};
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) background: Background,
     pub(crate) finishing: Arc<Semaphore>,
+    /// What passes over whole payloads may hold in memory.
+    pub(crate) passing: Gate,
     pub(crate) promoting: PromotionQueue,
     pub(crate) counters: Counters,
     states: Cache<PayloadId, Arc<PayloadState>>,
@@ -99,6 +101,7 @@ impl Shared {
             link: Mutex::default(),
             pulse: Pulse::new(),
             background: Background::new(),
+            passing: Gate::new(1, options.in_flight_max_bytes / 2),
             finishing: Arc::new(Semaphore::new(FINISHING)),
             promoting: PromotionQueue::default(),
             counters: Counters::default(),
@@ -143,6 +146,11 @@ impl Shared {
     /// Whether blocks of this payload stay in memory after they have been read.
     pub(crate) fn stays_in_memory(&self, state: &PayloadState) -> bool {
         state.layout.size() <= self.options.blob_cache_max_single_bytes
+    }
+
+    /// Whether all of this payload may stay in memory.
+    pub(crate) fn fits_in_memory(&self, state: &PayloadState) -> bool {
+        self.stays_in_memory(state) && self.cache.has_room_for(state.layout.size())
     }
 
     /// Notes that a block was read, so that those of large payloads go in time.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::block::BlockIndex;
@@ -42,13 +43,17 @@ pub(crate) async fn wait_and_offer(
     index: BlockIndex,
     block: Block,
 ) {
-    if shared.disk_for(state).is_none() {
+    let Some(disk) = shared.disk_for(state) else {
         return;
-    }
+    };
     let room = shared.unwritten.reserve(block.bytes().len());
     match timeout(PATIENCE, room).await {
         Ok(share) => push(shared, state, index, block, share),
-        Err(_) => shared.counters.writes_dropped.add(1),
+        Err(_) => {
+            shared.counters.writes_dropped.add(1);
+            let disk = Arc::clone(disk);
+            spawn_blocking(move || disk.give_up());
+        }
     }
 }
 

@@ -43,7 +43,7 @@ fn forget_oldest(directory: &Path, max_bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-use super::*;
+    use super::*;
 
     #[test]
     fn it_is_bounded_in_files_and_bytes() {

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::make_private;
 use super::health::Health;
+use super::make_private;
 use super::map::Geometry;
 use super::open_files::OpenFiles;
 use super::payload_file::{Found, PayloadFile};

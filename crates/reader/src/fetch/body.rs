@@ -176,7 +176,7 @@ impl Fetch {
     /// What to do with bytes of a payload that nobody asked for.
     fn keeping(&self) -> Keep {
         let size = self.layout.size();
-        if self.shared.stays_in_memory(&self.state) && self.shared.cache.has_room_for(size) {
+        if self.shared.fits_in_memory(&self.state) {
             return Keep::InMemory;
         }
         let on_disk = self.shared.disk_for(&self.state);

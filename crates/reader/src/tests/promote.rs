@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagStream};
 use farseek_store::{
@@ -199,6 +200,52 @@ async fn a_seek_fetches_the_rest_and_every_byte_once() {
     assert_local(&*local, SIZE).await;
     assert_eq!(reader.stats().bytes_fetched, SIZE);
     assert_eq!(reader.stats().promotions, 1);
+}
+
+#[tokio::test]
+async fn streaming_from_a_source_without_ranges_moves_it_once() {
+    let dir = TempDir::new().unwrap();
+    let source = Source::new(|_, _| Act::Whole).paced(BLOCK, Duration::from_micros(10));
+    source.add(SIZE);
+    let local = repository(dir.path());
+    let options = ReaderOptions {
+        promote: Promote::OnSeek,
+        ..promoting(dir.path(), local.clone())
+    };
+    let reader = reader(&Arc::new(source), options);
+    read_all(&reader, SIZE).await;
+    reader.open(digest(SIZE), SIZE).warm().await.unwrap();
+    reader.settle().await;
+    assert_local(&*local, SIZE).await;
+    let fetched = reader.stats().bytes_fetched;
+    assert!(fetched <= 3 * SIZE, "{fetched}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_payloads_do_not_wait_behind_a_source_that_hangs() {
+    let source = Arc::new(Source::new(|_, _| Act::Hang));
+    let local = Arc::new(MemoryRepository::new());
+    let body: Body = Box::pin(futures::stream::iter([Ok(pattern(0..SIZE))]));
+    local
+        .put_payload(body, PutOptions::default())
+        .await
+        .unwrap();
+    let options = ReaderOptions {
+        local: Some(local),
+        ..super::source::options()
+    };
+    let reader = reader(&source, options);
+    let far = reader.open(digest(1 << 30), 1 << 30);
+    for i in 0..200 {
+        let far = far.clone();
+        tokio::spawn(async move { far.read_at(9 * i * BLOCK..9 * i * BLOCK + 1).await });
+    }
+    super::source::let_run().await;
+    let begun = tokio::time::Instant::now();
+    let near = reader.open(digest(SIZE), SIZE);
+    let read = near.read_at(0..20 * BLOCK).await.unwrap();
+    assert_eq!(read, pattern(0..20 * BLOCK));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test]
