@@ -129,7 +129,8 @@ fn a_source_that_fails_is_not_asked_for_everything() {
     }
     std::thread::sleep(Duration::from_millis(200));
     let asked = mounted.core.gate.requests().len();
-    assert!(asked < 100 + 81, "{asked} requests");
+    // Some more for each read, and not all five hundred.
+    assert!(asked <= 100 + 20 * 5, "{asked} requests");
 }
 
 fn bytes(core: &Core, reading: Reading) -> Bytes {
