@@ -115,15 +115,8 @@ impl Flights {
     }
 }
 
-/// The first outcome stands.
 fn settle(flight: &Flight, outcome: Outcome) {
-    flight.send_if_modified(|slot| {
-        let first = slot.is_none();
-        if first {
-            *slot = Some(outcome);
-        }
-        first
-    });
+    flight.send_replace(Some(outcome));
 }
 
 /// The duty to bring one block.
@@ -149,35 +142,31 @@ impl Claim {
     /// remembered; what nobody has, only guesses at what will be read, may be tried again.
     pub(crate) fn fail(self, error: ReadError) {
         let memorable = error.passes() && self.flight.receiver_count() > 0;
-        self.leave(memorable.then_some(&error));
-        settle(&self.flight, Err(error));
+        self.end(error, memorable);
     }
 
-    /// Takes this flight, and not a later one of the same block, out of the table.
-    fn leave(&self, error: Option<&ReadError>) {
+    /// Fails this flight, unless somebody has brought the block: who takes a flight out of the
+    /// table settles it, and nobody else.
+    fn end(&self, error: ReadError, memorable: bool) {
         let mut table = self.flights.lock();
         let ours = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
         if !table.flights.get(&self.key).is_some_and(ours) {
             return;
         }
         table.flights.remove(&self.key);
-        if let Some(error) = error {
-            table
-                .failures
-                .remember(self.key, error.clone(), Instant::now());
+        if memorable {
+            let now = Instant::now();
+            table.failures.remember(self.key, error.clone(), now);
         }
+        drop(table);
+        settle(&self.flight, Err(error));
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.leave(None);
-        settle(
-            &self.flight,
-            Err(ReadError::Aborted {
-                digest: self.key.payload.digest,
-            }),
-        );
+        let digest = self.key.payload.digest;
+        self.end(ReadError::Aborted { digest }, false);
     }
 }
 

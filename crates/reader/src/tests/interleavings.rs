@@ -16,10 +16,54 @@ use crate::block::{BlockKey, BlockSize, Layout, PayloadId};
 use crate::error::ReadError;
 use crate::trust::{Block, Provisional};
 
+/// Locks after whose release others may run, too: the checker's own switch only before it.
 mod sync {
+    use std::ops::{Deref, DerefMut};
     pub(crate) use std::sync::PoisonError;
 
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    type Inner<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+
+    pub(crate) struct MutexGuard<'a, T>(Option<Inner<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
+            let guard = |inner| MutexGuard(Some(inner));
+            match self.0.lock() {
+                Ok(inner) => Ok(guard(inner)),
+                Err(poisoned) => Err(PoisonError::new(guard(poisoned.into_inner()))),
+            }
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect("held until it is dropped")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect("held until it is dropped")
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            self.0 = None;
+            if !std::thread::panicking() {
+                shuttle::thread::yield_now();
+            }
+        }
+    }
 }
 
 #[path = "../flight.rs"]
@@ -129,6 +173,24 @@ fn nobody_waits_for_a_fetch_that_was_given_up() {
             Err(error) => assert!(matches!(error, ReadError::Aborted { .. })),
         });
         assert_eq!(flights.len(), 0);
+    });
+}
+
+#[test]
+fn a_block_that_two_bring_comes() {
+    check(|| {
+        let flights = Arc::new(Flights::new(Duration::ZERO));
+        let Joined::Claimed(waiter, claim) = flights.join(key()) else {
+            panic!("nobody brings it");
+        };
+        let claim = Arc::new(Mutex::new(Some(claim)));
+        all(2, move |n| {
+            flights.land(&key(), block());
+            if n == 0 {
+                drop(claim.lock().unwrap().take());
+            }
+        });
+        assert_eq!(block_on(waiter.wait()).unwrap(), block());
     });
 }
 

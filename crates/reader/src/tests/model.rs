@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseek_store::{FsOptions, FsRepository};
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
@@ -10,8 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::source::{
     Act, BLOCK, Random, Source, digest, let_run, options, pattern, reader, unavailable,
 };
+use crate::disk::DiskOptions;
 use crate::error::ReadError;
-use crate::options::ReaderOptions;
+use crate::options::{Promote, ReaderOptions};
+use crate::trust::Verify;
 
 const SIZES: [u64; 8] = [0, 1, 700, 4096, 4097, 20_000, 37 * BLOCK + 11, 150 * BLOCK];
 const STALL: Duration = Duration::from_secs(30);
@@ -78,7 +81,7 @@ async fn read_some(reader: crate::reader::Reader, seed: u64) -> usize {
     served
 }
 
-async fn run(seed: u64, cache_blocks: u64, max_fetches: usize) {
+async fn run(seed: u64, options: ReaderOptions) {
     let source = Source::new(move |nth, _| act(seed, nth));
     for size in SIZES {
         source.add(size);
@@ -86,10 +89,8 @@ async fn run(seed: u64, cache_blocks: u64, max_fetches: usize) {
     let reader = reader(
         &Arc::new(source.paced(2500, Duration::from_millis(2))),
         ReaderOptions {
-            blob_cache_max_bytes: cache_blocks * BLOCK,
             in_flight_max_bytes: 40 * BLOCK,
-            max_fetches,
-            ..options()
+            ..options
         },
     );
     let tasks: Vec<_> = (0..12)
@@ -102,7 +103,9 @@ async fn run(seed: u64, cache_blocks: u64, max_fetches: usize) {
     assert!(served > 100, "most reads are served: {served}");
     // What was begun for readers that are gone has its deadline, too.
     sleep(20 * STALL).await;
+    reader.settle().await;
     let_run().await;
+    assert_eq!(reader.stats().condemned, 0);
     assert_eq!(reader.shared().flights.len(), 0);
     assert_eq!(reader.stats().bytes_in_flight, 0);
 }
@@ -117,7 +120,43 @@ proptest! {
     ) {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run(seed, cache_blocks, max_fetches));
+        let options = ReaderOptions {
+            blob_cache_max_bytes: cache_blocks * BLOCK,
+            max_fetches,
+            ..options()
+        };
+        runtime.block_on(run(seed, options));
+    }
+
+    /// With a disk that is too small for all, readahead, and a local repository.
+    #[test]
+    fn reads_are_right_with_every_tier(
+        seed: u64, cache_blocks in 0u64..100, disk_blocks in 20u64..300, ahead: bool,
+        promote in prop_oneof![Just(Promote::Complete), Just(Promote::OnSeek), Just(Promote::Never)],
+        verify in prop_oneof![Just(Verify::Auto), Just(Verify::Strict), Just(Verify::Off)],
+    ) {
+        let dir = tempfile::TempDir::new().unwrap();
+        let local = FsRepository::create(&dir.path().join("local"), FsOptions::default()).unwrap();
+        let disk = DiskOptions {
+            max_bytes: disk_blocks * BLOCK,
+            keep_free_percent: 0,
+            max_open: 3,
+            ..DiskOptions::new(dir.path().join("cache"))
+        };
+        let options = ReaderOptions {
+            blob_cache_max_bytes: cache_blocks * BLOCK,
+            blob_cache_max_single_bytes: 100 * BLOCK,
+            readahead_max_bytes: if ahead { 64 * BLOCK } else { 0 },
+            max_fetches: 8,
+            disk: Some(disk),
+            local: Some(Arc::new(local)),
+            promote,
+            verify,
+            ..options()
+        };
+        let runtime =
+            Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(run(seed, options));
     }
 }
 
