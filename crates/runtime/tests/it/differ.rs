@@ -81,6 +81,8 @@ impl Scene {
         let report = report.unwrap_or_else(|difference| panic!("{difference}"));
         assert_eq!(report.operations, 3_000);
         drop(shown);
+        // What is being made local would be in the way of removing the directory.
+        mounted.vfs().reader().settle().await;
         mounted.vfs().stats()
     }
 }
