@@ -75,7 +75,8 @@ async fn read_some(reader: crate::reader::Reader, seed: u64) -> usize {
             ) => {}
             Err(error) => panic!("{error}"),
         }
-        assert!(begun.elapsed() <= 10 * STALL, "{:?}", begun.elapsed());
+        // One request at a time, and some before it hang: each of them for a whole deadline.
+        assert!(begun.elapsed() <= 40 * STALL, "{:?}", begun.elapsed());
         sleep(Duration::from_millis(random.below(100))).await;
     }
     served
@@ -102,7 +103,7 @@ async fn run(seed: u64, options: ReaderOptions) {
     }
     assert!(served > 100, "most reads are served: {served}");
     // What was begun for readers that are gone has its deadline, too.
-    sleep(20 * STALL).await;
+    sleep(40 * STALL).await;
     reader.settle().await;
     let_run().await;
     assert_eq!(reader.stats().condemned, 0);
