@@ -117,6 +117,7 @@ async fn only_what_the_disk_lacks_is_asked_for() {
     let rest = [2 * BLOCK..3 * BLOCK, 0..2 * BLOCK, 3 * BLOCK..5 * BLOCK];
     assert_eq!(source.ranges(), rest);
     assert_eq!(second.stats().bytes_asked, 5 * BLOCK);
+    second.settle().await;
 }
 
 #[tokio::test]

@@ -350,6 +350,7 @@ async fn a_local_payload_is_read_where_it_is_and_missed_when_it_goes() {
         pattern(far..far + 1)
     );
     assert!(!source.ranges().is_empty());
+    reader.settle().await;
 }
 
 #[tokio::test]

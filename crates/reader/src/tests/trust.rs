@@ -66,6 +66,7 @@ async fn auto_condemns_a_false_payload_once_all_of_it_is_here() {
     let second = super::source::reader(&source, with(Verify::Auto, on_disk(dir.path())));
     second.open(digest(SIZE), SIZE).read_at(0..1).await.unwrap();
     assert_eq!(source.ranges().len(), asked + 1);
+    second.settle().await;
 }
 
 #[tokio::test]
@@ -83,6 +84,7 @@ async fn strict_serves_nothing_of_a_false_payload() {
         assert_eq!(reader.stats().bytes_cached, 0);
         assert_eq!(reader.stats().condemned, 1);
         assert!(reader.stats().bytes_fetched <= SIZE);
+        reader.settle().await;
     }
 }
 
