@@ -47,12 +47,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     done.and(shown)
 }
 
-/// What is logged where nothing is said: what a reader finds, a short command tells in its own
+/// What is logged where nothing is said (fuser complains of every reply to a program that is gone):
+/// what a reader finds, a short command tells in its own
 /// error; a mount has nobody else to tell.
 fn quiet_filter(command: &Command) -> &'static str {
     match command {
-        Command::Mount(_) | Command::Serve(_) => "warn",
-        _ => "warn,farseek_reader=off",
+        Command::Mount(_) | Command::Serve(_) => "warn,fuser=off",
+        _ => "warn,fuser=off,farseek_reader=off",
     }
 }
 
