@@ -47,9 +47,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     done.and(shown)
 }
 
-/// What is logged where nothing is said (fuser complains of every reply to a program that is gone):
-/// what a reader finds, a short command tells in its own
-/// error; a mount has nobody else to tell.
+/// What is logged where nothing is said: what a reader finds, a short command tells in its own
+/// error; a mount has nobody else to tell. Never what fuser complains of: it does so whenever a
+/// program is gone before its reply.
 fn quiet_filter(command: &Command) -> &'static str {
     match command {
         Command::Mount(_) | Command::Serve(_) => "warn,fuser=off",

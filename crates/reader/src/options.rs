@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseek_store::{Backoff, Repository};
+use farseek_store::{Backoff, Repository, STALL_MAX};
 
 use crate::block::BlockSize;
 use crate::disk::DiskOptions;
 use crate::trust::Verify;
-
-/// The longest deadline: longer ones would overflow clocks, and nobody waits for them.
-const STALL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// When a payload becomes one of the local repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

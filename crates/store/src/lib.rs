@@ -29,5 +29,5 @@ pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
 pub use repository::{Repository, TagEntry};
-pub use retry::Backoff;
+pub use retry::{Backoff, STALL_MAX};
 pub use server::{ServeOptions, Server, ServerStats};

@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+/// The longest deadline: longer ones would overflow clocks, and nobody waits for them.
+pub const STALL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How failures that may pass are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {

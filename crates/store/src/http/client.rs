@@ -19,7 +19,7 @@ use super::address::{Address, redacted};
 use super::answer::{Head, Meaning};
 use super::tls;
 use crate::error::{Result, StoreError};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, STALL_MAX};
 
 /// Idle connections are closed before the usual server closes them (15 s and more), so that a
 /// request seldom meets a connection that is just being closed.
@@ -85,9 +85,6 @@ impl From<StoreError> for Failure {
         Self { error, asked: None }
     }
 }
-
-/// The longest deadline: longer ones would overflow clocks, and nobody waits for them.
-const STALL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The deadline on progress, across attempts.
 struct Patience {
