@@ -8,12 +8,14 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::linkat;
 use uuid::Uuid;
 
 use super::durable::{self, SHARED_FILE};
@@ -43,7 +45,10 @@ impl TagLock {
         let mut pause = FIRST_PAUSE;
         loop {
             let changed = match create(path) {
-                Ok(file) => return Self::claim(path, file),
+                Ok(file) => {
+                    let path = path.into();
+                    return Ok(Self { path, file });
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::AlreadyExists => remove_stale(path)?,
                     ErrorKind::NotFound => make_parent(path)?,
@@ -58,30 +63,6 @@ impl TagLock {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-    }
-
-    /// Says in the new lock file who made it. Until then it names nobody, which is safe.
-    fn claim(path: &Path, file: File) -> Result<Self> {
-        let mut lock = Self {
-            path: path.into(),
-            file,
-        };
-        // Without it (some network file systems) the owner's line alone has to do.
-        if let Err(error) = lock.file.try_lock() {
-            tracing::debug!(path = %path.display(), %error, "no advisory lock");
-        }
-        let owner = Owner::current().map_or_else(String::new, |owner| owner.to_string());
-        lock.file
-            .write_all(owner.as_bytes())
-            .map_err(StoreError::io("write", path))?;
-        // So that others can tell when it has been left behind; best effort, as it is made by now.
-        if let Err(error) = lock
-            .file
-            .set_permissions(Permissions::from_mode(SHARED_FILE))
-        {
-            tracing::debug!(path = %path.display(), %error, "lock stays less shared");
-        }
-        Ok(lock)
     }
 
     /// Fails where the lock has been taken from us: whoever did so may be writing too.
@@ -104,12 +85,60 @@ impl Drop for TagLock {
     }
 }
 
+/// Makes the lock `path`.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let owner = Owner::current().map_or_else(String::new, |owner| owner.to_string());
+    match create_at_once(path, &owner) {
+        Err(error) if !matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+            create_in_steps(path, &owner)
+        }
+        result => result,
+    }
+}
+
+/// Makes it under no name, and gives it the name when it is whole: who is killed on the way leaves
+/// nothing, and nobody sees a lock that does not say whose it is. Some file systems cannot do that.
+fn create_at_once(path: &Path, owner: &str) -> io::Result<File> {
+    let parent = path.parent().expect("a lock is in a directory");
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .mode(0o644)
+        .open(parent)?;
+    claim(path, &file, owner)?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, follow)?;
+    Ok(file)
+}
+
+/// Makes it under its name and then says whose it is: who is killed in between leaves a lock that
+/// names nobody. Removes what it cannot finish.
+fn create_in_steps(path: &Path, owner: &str) -> io::Result<File> {
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o644)
-        .open(path)
+        .open(path)?;
+    if let Err(error) = claim(path, &file, owner) {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Says in the new lock file who made it.
+fn claim(path: &Path, mut file: &File, owner: &str) -> io::Result<()> {
+    // Without it (some network file systems) the owner's line alone has to do.
+    if let Err(error) = file.try_lock() {
+        tracing::debug!(path = %path.display(), %error, "no advisory lock");
+    }
+    file.write_all(owner.as_bytes())?;
+    // So that others can tell when it has been left behind; best effort, as it is made by now.
+    if let Err(error) = file.set_permissions(Permissions::from_mode(SHARED_FILE)) {
+        tracing::debug!(path = %path.display(), %error, "lock stays less shared");
+    }
+    Ok(())
 }
 
 /// Makes the directory of `path`. Another process may be removing it, being empty: the caller

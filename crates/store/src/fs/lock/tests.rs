@@ -2,6 +2,7 @@
 
 use std::fs::FileTimes;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 use tempfile::TempDir;
@@ -70,6 +71,42 @@ fn one_holds_it_and_the_other_is_told_who() {
     drop(lock);
     assert!(!path.exists());
     TagLock::acquire(&path, Duration::ZERO).unwrap();
+}
+
+#[test]
+fn nobody_ever_sees_a_lock_that_names_nobody() {
+    let (_directory, path) = lock_path();
+    let done = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = 0;
+            while !done.load(Ordering::Relaxed) {
+                if let Ok(file) = open(&path) {
+                    assert_eq!(read_owner(&file), Owner::current());
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        for _ in 0..2000 {
+            drop(TagLock::acquire(&path, LONG).unwrap());
+        }
+        done.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert!(seen > 0, "the watcher never saw it");
+}
+
+#[test]
+fn where_a_lock_is_made_in_steps_it_is_the_same() {
+    let (_directory, path) = lock_path();
+    let me = Owner::current().unwrap();
+    let file = create_in_steps(&path, &me.to_string()).unwrap();
+    assert_eq!(read_owner(&open(&path).unwrap()), Some(me));
+    let again = create_in_steps(&path, "").unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, SHARED_FILE);
+    assert_locked(&path, &format!("process {} on ", std::process::id()), 0);
 }
 
 #[test]
