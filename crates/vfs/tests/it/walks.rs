@@ -80,18 +80,10 @@ fn a_walk_that_is_proven_has_its_files_loaded_over_the_ends_of_directories() {
             name.rsplit('/').next().unwrap().len() * 20
         );
     }
-    let distinct: HashSet<_> = mounted
-        .core
-        .gate
-        .requests()
-        .into_iter()
-        .map(|r| r.0)
-        .collect();
-    assert_eq!(
-        distinct.len(),
-        mounted.core.gate.requests().len(),
-        "asked twice"
-    );
+    // More is being loaded meanwhile: one look at what was asked has to do.
+    let requests = mounted.core.gate.requests();
+    let distinct: HashSet<_> = requests.iter().map(|(digest, _)| *digest).collect();
+    assert_eq!(distinct.len(), requests.len(), "asked twice");
 }
 
 #[test]
