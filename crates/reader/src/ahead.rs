@@ -12,9 +12,9 @@ use crate::payload::PayloadState;
 use crate::readahead::Advice;
 use crate::shared::Shared;
 
-/// A window that is worth having whatever the link: the observed flow of one request says little
-/// about what several at once carry.
-const WINDOW_MIN: u64 = 4 << 20;
+/// A window that is worth having whatever the link: on a near one, what takes time is not the
+/// link, and several requests at once share that, too.
+const WINDOW_MIN: u64 = 16 << 20;
 
 /// Takes a read into account, and fetches ahead what it suggests.
 pub(crate) fn follow(shared: &Arc<Shared>, state: &Arc<PayloadState>, range: &Range<u64>) {

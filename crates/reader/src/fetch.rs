@@ -59,7 +59,8 @@ pub(crate) struct Fetch {
     assembly: Assembly,
     /// When it began, or its last byte came.
     alive: Instant,
-    trip: Trip,
+    /// The request under way.
+    trip: Option<Trip>,
     lane: Option<Turn>,
     budget: Option<Share>,
     failures: u32,
@@ -123,7 +124,7 @@ impl Fetch {
             claims,
             assembly,
             alive,
-            trip: Trip::begin(),
+            trip: None,
             lane,
             budget,
             failures,
@@ -216,7 +217,7 @@ impl Fetch {
     async fn attempt(&mut self) -> Result<Ended, Failure> {
         let _permit = self.patiently(self.gate().enter()).await?;
         let wanted = self.wanted();
-        self.trip = Trip::begin();
+        self.trip = Some(Trip::begin(&self.shared));
         let answer = self.ask(&wanted).await?;
         let judged = judge(self.layout.size(), &wanted, answer.size, &answer.range);
         match judged.map_err(|reason| self.corrupt(&answer.source, reason))? {
@@ -241,9 +242,8 @@ impl Fetch {
         }
         let location = answer.source.clone();
         let received = self.receive(answer).await;
-        if !self.from_local {
-            let digest = self.state.id.digest;
-            self.trip.end(&self.shared, digest, &location);
+        if let Some(trip) = self.trip.take().filter(|_| !self.from_local) {
+            trip.end(&self.shared, self.state.id.digest, &location);
         }
         received?;
         Ok(Ended::Done)
@@ -302,6 +302,7 @@ impl Fetch {
     /// Waits before the next attempt, unless there have been enough or time runs out.
     async fn pause(&mut self, error: ReadError) -> Result<(), ReadError> {
         self.failures += 1;
+        self.trip = None;
         let retry = &self.shared.options.retry;
         let Some(pause) = retry.pause(self.failures, self.alive.elapsed(), None, self.seed())
         else {

@@ -21,6 +21,9 @@ pub(crate) async fn look(
         return;
     };
     wanted.retain(|&index| !deliver_unwritten(shared, state, index));
+    // Handing this to another thread and back costs more than the look itself.
+    let geometry = state.geometry();
+    wanted.retain(|index| !disk.is_surely_absent(geometry, index.number()));
     if wanted.is_empty() {
         return;
     }

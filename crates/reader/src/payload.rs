@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::time::Instant;
 
 use crate::block::{BlockIndex, BlockKey, Layout, PayloadId};
 use crate::disk::Geometry;
@@ -13,6 +15,10 @@ use crate::once::Once;
 use crate::readahead::Readahead;
 use crate::seek::Places;
 use crate::trust::{Block, Proof, Provisional, Verify};
+
+/// How long it is taken for granted that the local repository still lacks a payload: another
+/// process may make it local at any time, but asking costs as much as a short fetch.
+const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Work that several wait for, and that fails for all of them alike.
 pub(crate) type Errand = Shared<BoxFuture<'static, Result<(), ReadError>>>;
@@ -34,6 +40,8 @@ pub(crate) struct PayloadState {
     seeked: AtomicBool,
     /// Whether the local repository has it.
     local: AtomicBool,
+    /// When the local repository was last asked for it. Taken alone.
+    local_asked: Mutex<Option<Instant>>,
     /// Whether the disk tier has been asked for it.
     on_disk_asked: AtomicBool,
     condemned: AtomicBool,
@@ -57,6 +65,7 @@ impl PayloadState {
             places: Mutex::default(),
             seeked: AtomicBool::new(false),
             local: AtomicBool::new(false),
+            local_asked: Mutex::default(),
             on_disk_asked: AtomicBool::new(false),
             condemned: AtomicBool::new(condemned),
             proof: Mutex::default(),
@@ -141,6 +150,16 @@ impl PayloadState {
     /// The local repository has it, or has it no more.
     pub(crate) fn set_local(&self, local: bool) {
         self.local.store(local, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to ask the local repository for it again; notes that it is asked.
+    pub(crate) fn is_due_in_local(&self, now: Instant) -> bool {
+        let mut asked = lock(&self.local_asked);
+        let due = asked.is_none_or(|asked| now - asked >= LOCAL_PAUSE);
+        if due {
+            *asked = Some(now);
+        }
+        due
     }
 
     /// Whether somebody has seeked in it.

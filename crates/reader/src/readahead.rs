@@ -31,12 +31,16 @@ const PROOF_BYTES: u64 = 128 << 10;
 /// The window of a run just proven.
 const FIRST_WINDOW: u64 = 512 << 10;
 
+/// What is missing of a wide window before it is filled again: a request that is large enough, and
+/// small enough for several of them to be under way in one window, so that the link is never idle.
+const REFILL_BYTES: u64 = 2 << 20;
+
 /// What is known of the way to the source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Link {
     /// Time to a fetch's first byte.
     pub(crate) latency: Duration,
-    /// Bytes a second that one fetch carries once it flows.
+    /// Bytes a second that it carries once they flow, of all fetches together.
     pub(crate) bytes_per_second: f64,
 }
 
@@ -54,7 +58,7 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Takes one fetch into account: `bytes` that flowed for `flow` after `latency`.
+    /// Takes one fetch into account: `bytes` that the link carried for `flow` after `latency`.
     pub(crate) fn observe(self, latency: Duration, bytes: u64, flow: Duration) -> Self {
         let mean = |old: f64, new: f64| old + GAIN * (new - old);
         let seconds = flow.as_secs_f64().max(1e-4);
@@ -201,14 +205,15 @@ impl Run {
         (back..=reach).contains(&range.start)
     }
 
-    /// Opens the window once the run is proven, and doubles it when half of it has been used.
+    /// Opens the window once the run is proven, and doubles it whenever it is to be filled again.
     /// Returns whether it is time to fill it: not at every read, so that fetches are large.
     fn widen(&mut self, limit: u64) -> bool {
         if self.window == 0 {
             self.window = FIRST_WINDOW.min(limit);
             return true;
         }
-        let used = self.outstanding() <= self.window / 2;
+        let enough = (self.window / 2).max(self.window.saturating_sub(REFILL_BYTES));
+        let used = self.outstanding() <= enough;
         if used {
             self.window = self.window.saturating_mul(2).min(limit);
         }

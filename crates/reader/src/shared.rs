@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::background::Background;
 use crate::block::{BlockKey, Layout, PayloadId};
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     /// Taken alone.
     link: Mutex<Link>,
+    /// Held by every request under way, so that they can be counted.
+    pub(crate) trips: Arc<()>,
     pub(crate) pulse: Pulse,
     pub(crate) background: Background,
     pub(crate) finishing: Arc<Semaphore>,
@@ -99,6 +101,7 @@ impl Shared {
             lanes: Lanes::default(),
             ledger: Ledger::new(options.readahead_budget_bytes),
             link: Mutex::default(),
+            trips: Arc::default(),
             pulse: Pulse::new(),
             background: Background::new(),
             passing: Gate::new(1, options.in_flight_max_bytes / 2),
@@ -197,6 +200,9 @@ impl Shared {
         let Some(local) = self.options.local.as_ref().filter(|_| !state.is_local()) else {
             return;
         };
+        if !state.is_due_in_local(Instant::now()) {
+            return;
+        }
         let size = timeout(DISK_PATIENCE, local.payload_size(&state.id.digest)).await;
         if let Ok(Ok(Some(size))) = size
             && size == state.id.size
@@ -254,7 +260,8 @@ impl Shared {
         *lock(&self.link)
     }
 
-    /// Takes a fetch into account: `bytes` that flowed for `flow` after `latency`.
+    /// Takes a fetch into account: while its body flowed for `flow`, after `latency`, the link
+    /// carried `bytes`.
     pub(crate) fn observe(&self, latency: Duration, bytes: u64, flow: Duration) {
         let mut link = lock(&self.link);
         *link = link.observe(latency, bytes, flow);

@@ -74,7 +74,11 @@ fn push(
     if shared.unwritten.push(Arc::new(write)) {
         let shared = Arc::clone(shared);
         let runtime = shared.runtime.clone();
-        runtime.spawn_blocking(move || work(&shared));
+        // By way of a task, so that whoever waits for the block is answered before a thread is
+        // woken, which takes as long as a short fetch.
+        runtime.spawn(async move {
+            spawn_blocking(move || work(&shared));
+        });
     }
 }
 

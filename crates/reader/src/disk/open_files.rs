@@ -63,6 +63,12 @@ impl OpenFiles {
         Some(file)
     }
 
+    /// The files of a payload, where this process has them open. Asks the disk for nothing.
+    pub(crate) fn peek(&self, geometry: &Geometry) -> Option<Arc<PayloadFile>> {
+        let table = self.lock();
+        table.files.get(geometry).map(|(_, file)| Arc::clone(file))
+    }
+
     fn insert(&self, geometry: Geometry, file: Arc<PayloadFile>) {
         let mut table = self.lock();
         table.tick += 1;

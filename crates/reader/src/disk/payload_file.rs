@@ -1,7 +1,7 @@
 //! The two files of one payload, open.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::map::{Geometry, HEADER_LEN, RECORD_LEN, SEGMENT_BYTES, is_present};
 
@@ -157,6 +158,16 @@ impl PayloadFile {
         }
         self.note_use(self.geometry.segment_of(block), now);
         Ok(Found::Block(bytes.into()))
+    }
+
+    /// Whether `block` has no record, where that can be told without waiting for the disk: the map
+    /// is in the page cache once it has been written or read.
+    pub(crate) fn is_surely_absent(&self, block: u64) -> bool {
+        let mut record = [0; RECORD_LEN as usize];
+        let mut room = [IoSliceMut::new(&mut record)];
+        let at = self.geometry.record_at(block);
+        let read = preadv2(&self.map, &mut room, at, ReadWriteFlags::NOWAIT);
+        read == Ok(RECORD_LEN as usize) && !is_present(&record)
     }
 
     /// Writes `block`: the data, then the record, in that order but with no barrier between.

@@ -91,7 +91,7 @@ pub(crate) enum Written {
 
 /// A disk cache of blocks, shared by every process that opens the same directory.
 ///
-/// All calls block on the disk; none returns an error.
+/// All calls but one block on the disk; none returns an error.
 #[derive(Debug)]
 pub struct DiskTier {
     options: DiskOptions,
@@ -150,6 +150,13 @@ impl DiskTier {
                 None
             }
         }
+    }
+
+    /// Whether a block is not there, where that can be told without waiting for the disk. The one
+    /// call that does not block.
+    pub(crate) fn is_surely_absent(&self, geometry: Geometry, block: u64) -> bool {
+        let file = self.open.peek(&geometry);
+        file.is_some_and(|file| file.is_surely_absent(block))
     }
 
     /// Writes a block, where the disk takes it. `bytes` must be all of it.

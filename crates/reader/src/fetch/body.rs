@@ -70,7 +70,9 @@ impl Fetch {
                 chunk => {
                     if let Some(chunk) = &chunk {
                         self.alive = self.shared.pulse.beat();
-                        self.trip.note(self.alive, chunk.len());
+                        if let Some(trip) = &mut self.trip {
+                            trip.note(self.alive, chunk.len());
+                        }
                         if !self.from_local {
                             self.shared.counters.bytes_fetched.add(chunk.len() as u64);
                         }

@@ -1,5 +1,7 @@
 //! One request, as time goes by: what there is to learn from it.
 
+use std::sync::Arc;
+
 use farseek_object::Digest;
 use tokio::time::Instant;
 
@@ -14,15 +16,18 @@ pub(super) struct Trip {
     /// When its first byte came.
     first: Option<Instant>,
     bytes: u64,
+    /// One of those that every trip holds while it is under way.
+    under_way: Arc<()>,
 }
 
 impl Trip {
     /// The request is made now.
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(shared: &Shared) -> Self {
         Self {
             begun: Instant::now(),
             first: None,
             bytes: 0,
+            under_way: Arc::clone(&shared.trips),
         }
     }
 
@@ -39,7 +44,10 @@ impl Trip {
             .counters
             .note_fetch(digest, location, took, self.bytes);
         if let Some(first) = self.first.filter(|_| self.bytes >= TELLING) {
-            shared.observe(first - self.begun, self.bytes, first.elapsed());
+            // Those under way share the link, about evenly, and each of them sees its part alone.
+            let at_once = Arc::strong_count(&self.under_way).saturating_sub(1) as u64;
+            let carried = self.bytes.saturating_mul(at_once.max(1));
+            shared.observe(first - self.begun, carried, first.elapsed());
         }
     }
 }
