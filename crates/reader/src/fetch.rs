@@ -17,8 +17,9 @@ mod trip;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use farseek_store::Payload;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -28,7 +29,7 @@ use crate::block::{BlockIndex, Layout};
 use crate::error::ReadError;
 use crate::flight::Claim;
 use crate::gate::{Gate, Share};
-use crate::lane::Turn;
+use crate::lane::{self, PARKED_MAX, Transfer, Turn};
 use crate::look::look;
 use crate::payload::PayloadState;
 use crate::promote_small::keep;
@@ -57,6 +58,8 @@ pub(crate) struct Fetch {
     /// What is still owed.
     claims: BTreeMap<BlockIndex, Claim>,
     assembly: Assembly,
+    /// Bytes that have come and not been looked at, of a transfer that was stopped before.
+    rest: Bytes,
     /// When it began, or its last byte came.
     alive: Instant,
     /// The request under way.
@@ -123,6 +126,7 @@ impl Fetch {
             layout,
             claims,
             assembly,
+            rest: Bytes::new(),
             alive,
             trip: None,
             lane,
@@ -213,13 +217,42 @@ impl Fetch {
         Ok(())
     }
 
-    /// One request, up to the end of its body.
+    /// One request, up to the end of its body or of what is wanted of it.
     async fn attempt(&mut self) -> Result<Ended, Failure> {
         let _permit = self.patiently(self.gate().enter()).await?;
         let wanted = self.wanted();
-        self.trip = Some(Trip::begin(&self.shared));
-        let answer = self.ask(&wanted).await?;
-        let judged = judge(self.layout.size(), &wanted, answer.size, &answer.range);
+        let mut answer = match self.resume(wanted.start) {
+            Some(parked) => parked,
+            None => {
+                self.rest = Bytes::new();
+                self.trip = Some(Trip::begin(&self.shared));
+                let answer = self.ask(&wanted).await?;
+                if let Some(ended) = self.line_up(&wanted, &answer)? {
+                    return Ok(ended);
+                }
+                answer
+            }
+        };
+        if self.lane.is_some() {
+            self.widen(answer.range.start);
+        }
+        let received = self.receive(&mut answer).await;
+        if let Some(trip) = self.trip.take().filter(|_| !self.from_local) {
+            trip.end(&self.shared, self.state.id.digest, &answer.source);
+        }
+        received?;
+        self.park(answer);
+        Ok(Ended::Done)
+    }
+
+    /// Takes a turn in the payload's lane where the answer shows that it needs one. An answer
+    /// that has to wait for another's turn ends the attempt.
+    fn line_up(
+        &mut self,
+        wanted: &Range<u64>,
+        answer: &Payload,
+    ) -> Result<Option<Ended>, ReadError> {
+        let judged = judge(self.layout.size(), wanted, answer.size, &answer.range);
         match judged.map_err(|reason| self.corrupt(&answer.source, reason))? {
             Answer::Exact => {
                 if self.lane.take().is_some() {
@@ -231,22 +264,38 @@ impl Fetch {
                     self.lane = self.shared.lanes.try_turn(&self.state.id);
                 }
                 if self.lane.is_none() {
-                    return Ok(Ended::Queue);
+                    return Ok(Some(Ended::Queue));
                 }
                 if !self.shared.fits_in_memory(&self.state) {
                     // Streaming it would move all of it for every read.
                     self.state.set_seeked();
                 }
-                self.widen(answer.range.start);
             }
         }
-        let location = answer.source.clone();
-        let received = self.receive(answer).await;
-        if let Some(trip) = self.trip.take().filter(|_| !self.from_local) {
-            trip.end(&self.shared, self.state.id.digest, &location);
+        Ok(None)
+    }
+
+    /// The transfer that is parked in the payload's lane, if it has not passed `offset` yet.
+    fn resume(&mut self, offset: u64) -> Option<Payload> {
+        let Transfer { payload, rest } = lane::resume(self.lane.as_mut()?, offset)?;
+        self.from_local = false;
+        self.rest = rest;
+        Some(payload)
+    }
+
+    /// Leaves what is still to come of a transfer to whoever has the next turn.
+    fn park(&mut self, payload: Payload) {
+        let more = payload.range.start < payload.range.end.min(self.layout.size());
+        let Some(turn) = self.lane.take().filter(|_| more) else {
+            return;
+        };
+        let rest = std::mem::take(&mut self.rest);
+        let transfer = Transfer { payload, rest };
+        if self.shared.lanes.park(turn, transfer, Instant::now()) {
+            self.shared
+                .runtime
+                .spawn(retire(Arc::downgrade(&self.shared)));
         }
-        received?;
-        Ok(Ended::Done)
     }
 
     async fn ask(&mut self, wanted: &Range<u64>) -> Result<Payload, ReadError> {
@@ -416,5 +465,18 @@ impl Fetch {
             location,
             reason,
         ))
+    }
+}
+
+/// Sees to it that no transfer is parked for too long, as long as any is.
+async fn retire(shared: Weak<Shared>) {
+    loop {
+        sleep(PARKED_MAX / 2).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if !shared.lanes.retire(Instant::now()) {
+            return;
+        }
     }
 }

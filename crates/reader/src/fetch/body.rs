@@ -21,18 +21,18 @@ const HASH_HERE_MAX: usize = 256 << 10;
 
 impl Fetch {
     /// Takes the body in, until everything owed has come; and all of a payload that the cache
-    /// has room for, if it is being sent.
-    pub(super) async fn receive(&mut self, mut answer: Payload) -> Result<(), Failure> {
-        let mut at = answer.range.start;
+    /// has room for, if it is being sent. The answer is then what is left of it.
+    pub(super) async fn receive(&mut self, answer: &mut Payload) -> Result<(), Failure> {
         let end = answer.range.end.min(self.layout.size());
         let keep = self.keeping();
+        let mut at = answer.range.start;
         while !self.claims.is_empty() || (keep != Keep::Nothing && at < end) {
             let Some(mut chunk) = self.chunk(&mut answer.body).await? else {
-                return self.ended(at, &answer);
+                return self.ended(at, answer);
             };
             let next = at.saturating_add(chunk.len() as u64);
             if next > end {
-                return Err(self.overlong(&answer));
+                return Err(self.overlong(answer));
             }
             let skip = self
                 .assembly
@@ -42,17 +42,26 @@ impl Fetch {
             chunk.advance(as_len(skip));
             at = next;
             while let Some((index, block)) = self.assembly.feed(&mut chunk) {
-                if ends_unknown(&answer) && self.layout.range_of(index).end == end {
-                    self.expect_end(&mut answer).await?;
+                if ends_unknown(answer) && self.layout.range_of(index).end == end {
+                    self.expect_end(answer).await?;
                 }
                 self.accept(index, block, keep, &answer.source).await?;
+                if self.claims.is_empty() && keep == Keep::Nothing {
+                    answer.range.start = next - chunk.len() as u64;
+                    self.rest = chunk;
+                    return Ok(());
+                }
             }
         }
+        answer.range.start = at;
         Ok(())
     }
 
     /// The next bytes of a body; they count as progress.
     async fn chunk(&mut self, body: &mut Body) -> Result<Option<Bytes>, ReadError> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
         loop {
             consume_budget().await;
             let Ok(next) = timeout_at(self.deadline(), body.next()).await else {
