@@ -151,7 +151,8 @@ impl BlobReader {
             self.shared.note_read(&self.state, self.state.key(index));
         }
         ahead::follow(&self.shared, &self.state, range);
-        if self.has_seeked(range) {
+        // Many requests one by one cost more than what little of the rest may not be wanted.
+        if self.has_seeked(range) || self.state.wants_the_rest() {
             pass::localise(&self.shared, &self.state);
         }
     }

@@ -36,7 +36,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 pub(crate) use map::Geometry;
-pub(crate) use payload_file::Found;
+pub(crate) use payload_file::{Found, Gathered};
 pub(crate) use sealed::Sealed;
 pub(crate) use tier::Written;
 pub use tier::{DiskOptions, DiskStats, DiskTier};

@@ -38,6 +38,8 @@ pub(crate) struct PayloadState {
     pub(crate) places: Mutex<Places>,
     /// Whether somebody has seeked in it, so that it is to become local.
     seeked: AtomicBool,
+    /// Whether most of it is on the disk, so that the rest is worth fetching.
+    mostly_here: AtomicBool,
     /// Whether the local repository has it.
     local: AtomicBool,
     /// When the local repository was last asked for it. Taken alone.
@@ -64,6 +66,7 @@ impl PayloadState {
             readahead: Mutex::default(),
             places: Mutex::default(),
             seeked: AtomicBool::new(false),
+            mostly_here: AtomicBool::new(false),
             local: AtomicBool::new(false),
             local_asked: Mutex::default(),
             on_disk_asked: AtomicBool::new(false),
@@ -170,6 +173,16 @@ impl PayloadState {
     /// Somebody has seeked in it.
     pub(crate) fn set_seeked(&self) {
         self.seeked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether most of it is on the disk, and nobody reads on and on: who does gets the rest anyway.
+    pub(crate) fn wants_the_rest(&self) -> bool {
+        self.mostly_here.load(Ordering::Relaxed) && lock(&self.readahead).outstanding() == 0
+    }
+
+    /// Most of it is on the disk.
+    pub(crate) fn set_mostly_here(&self) {
+        self.mostly_here.store(true, Ordering::Relaxed);
     }
 
     /// Whether this is the first time that the disk tier gave something of it.

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::block::BlockIndex;
-use crate::disk::Written;
+use crate::disk::{Gathered, Written};
 use crate::finish;
 use crate::payload::PayloadState;
 use crate::queue::{Share, Write};
@@ -87,8 +87,10 @@ fn work(shared: &Arc<Shared>) {
         if let Some(disk) = shared.disk_for(&write.state) {
             let geometry = write.state.geometry();
             let written = disk.write(geometry, write.index, write.block.bytes());
-            if written == Written::Complete {
-                finish::start(shared, &write.state);
+            match written {
+                Written::Kept(Gathered::All) => finish::start(shared, &write.state),
+                Written::Kept(Gathered::Most) => write.state.set_mostly_here(),
+                Written::Kept(Gathered::Some) | Written::Dropped => {}
             }
         }
         shared.unwritten.done();

@@ -25,6 +25,9 @@ const RECORDS_AT_ONCE: u64 = 8192;
 /// Between two looks at the map as a whole, this share of what was missing must have come.
 const LOOK_DIVISOR: u64 = 8;
 
+/// Most of a payload is there when at most this share of it is missing.
+const MOST_DIVISOR: u64 = 4;
+
 /// Tries, a millisecond apart, for the lock under which a map is begun. Its holder has little to
 /// do, but may have been stopped, and must not stop us.
 const BEGIN_TRIES: usize = 50;
@@ -38,6 +41,17 @@ pub(crate) enum Found {
     Nothing,
     /// What is there is not what was written.
     Damaged,
+}
+
+/// How much of a payload is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// Some of it, as far as is known.
+    Some,
+    /// So much that the rest will be wanted, too.
+    Most,
+    /// Every block.
+    All,
 }
 
 /// Who may write to the files.
@@ -193,17 +207,22 @@ impl PayloadFile {
             .write_all_at(&[0; RECORD_LEN as usize], self.geometry.record_at(block))
     }
 
-    /// Whether every block has a record, damaged or not, after one more was written. Looks at the
-    /// map seldom while much is missing.
-    pub(crate) fn is_complete_now(&self) -> io::Result<bool> {
+    /// How much is there after one more block was written, by its record, damaged or not. Looks at
+    /// the map seldom while much is missing, and knows of nothing in between.
+    pub(crate) fn gathered(&self) -> io::Result<Gathered> {
         if self.until_look.fetch_sub(1, Ordering::Relaxed) > 1 {
-            return Ok(false);
+            return Ok(Gathered::Some);
         }
-        let missing = self.geometry.blocks() - self.present()?;
+        let blocks = self.geometry.blocks();
+        let missing = blocks - self.present()?;
         let pause = (missing / LOOK_DIVISOR).max(1);
         let pause = i64::try_from(pause).unwrap_or(i64::MAX);
         self.until_look.store(pause, Ordering::Relaxed);
-        Ok(missing == 0)
+        Ok(match missing {
+            0 => Gathered::All,
+            missing if missing <= blocks / MOST_DIVISOR => Gathered::Most,
+            _ => Gathered::Some,
+        })
     }
 
     /// How many blocks have a record, damaged or not.

@@ -12,7 +12,7 @@ use super::health::Health;
 use super::make_private;
 use super::map::Geometry;
 use super::open_files::OpenFiles;
-use super::payload_file::{Found, PayloadFile};
+use super::payload_file::{Found, Gathered, PayloadFile};
 use super::quarantine;
 use super::room::Room;
 use super::scan::scan;
@@ -83,10 +83,8 @@ struct Counters {
 pub(crate) enum Written {
     /// The disk did not take it.
     Dropped,
-    /// It is there.
-    Kept,
-    /// It is there, and so is every other block of the payload, as far as the map says.
-    Complete,
+    /// It is there, and so much of the payload with it, as far as the map says.
+    Kept(Gathered),
 }
 
 /// A disk cache of blocks, shared by every process that opens the same directory.
@@ -200,12 +198,7 @@ impl DiskTier {
         if !file.write(block, bytes, now())? {
             return Ok(Written::Dropped);
         }
-        let complete = file.is_complete_now()?;
-        Ok(if complete {
-            Written::Complete
-        } else {
-            Written::Kept
-        })
+        Ok(Written::Kept(file.gathered()?))
     }
 
     /// How many blocks of a payload are there, damaged or not.

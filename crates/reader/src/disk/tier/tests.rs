@@ -254,7 +254,7 @@ fn complete(t: &DiskTier, payload: u64, blocks: u64) -> Geometry {
         let written = t.write(geometry, block, &block_of(payload, block, 4096));
         let last = block + 1 == blocks;
         assert_eq!(
-            written == Written::Complete,
+            written == Written::Kept(Gathered::All),
             last,
             "block {block} of {blocks}"
         );
@@ -272,7 +272,7 @@ fn the_last_block_in_whatever_order_completes_a_payload() {
     let mut completed = Vec::new();
     for step in 0..100 {
         let block = (step * 37) % 100;
-        if t.write(geometry, block, &block_of(3, block, 4096)) == Written::Complete {
+        if t.write(geometry, block, &block_of(3, block, 4096)) == Written::Kept(Gathered::All) {
             completed.push(step);
         }
     }
