@@ -16,7 +16,7 @@ use futures::stream;
 use tokio::task::spawn_blocking;
 
 use crate::background::Going;
-use crate::disk::{Found, Sealed};
+use crate::disk::{DiskTier, Found, Sealed};
 use crate::once::Turn;
 use crate::options::Promote;
 use crate::payload::PayloadState;
@@ -75,6 +75,7 @@ async fn attempt(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> bool {
         }
         Ok((sealed, Hashed::Right(proof))) => {
             state.prove(proof);
+            sealed.mark();
             promote(shared, state, sealed).await;
             true
         }
@@ -117,14 +118,32 @@ async fn condemn(shared: &Arc<Shared>, state: &Arc<PayloadState>, sealed: Sealed
     let _ = condemning.await;
 }
 
-/// Makes it a payload of the local repository, if that is wanted.
-async fn promote(shared: &Arc<Shared>, state: &Arc<PayloadState>, sealed: Sealed) {
+/// Where it is to be made a payload, if that is wanted.
+fn destination(shared: &Shared, state: &PayloadState) -> Option<Arc<dyn Repository>> {
     let wanted = match shared.options.promote {
         Promote::Complete => true,
         Promote::OnSeek => state.is_seeked(),
         Promote::Never => false,
     };
-    let (Some(local), true) = (shared.options.local.clone(), wanted) else {
+    shared.options.local.clone().filter(|_| wanted)
+}
+
+/// Starts it for a payload that an earlier process may have left complete and not been done with.
+/// Blocks on the disk.
+pub(crate) fn resume(shared: &Arc<Shared>, state: &Arc<PayloadState>, disk: &DiskTier) {
+    let geometry = state.geometry();
+    if state.layout.is_whole() || disk.present(geometry) < geometry.blocks() {
+        return;
+    }
+    // Hashing reads all of it, which must not be the price of reading one block of it.
+    if destination(shared, state).is_some() || !disk.is_marked(geometry) {
+        start(shared, state);
+    }
+}
+
+/// Makes it a payload of the local repository, if that is wanted.
+async fn promote(shared: &Arc<Shared>, state: &Arc<PayloadState>, sealed: Sealed) {
+    let Some(local) = destination(shared, state) else {
         return;
     };
     let sealed = Arc::new(sealed);

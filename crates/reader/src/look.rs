@@ -36,7 +36,7 @@ pub(crate) async fn look(
             .filter(|&index| deliver(&shared, &state, disk, index))
             .count();
         if found > 0 && state.is_first_on_disk() {
-            finish_what_is_complete(&shared, &state, disk);
+            finish::resume(&shared, &state, disk);
         }
     })
     .await;
@@ -75,13 +75,5 @@ fn deliver(shared: &Shared, state: &PayloadState, disk: &DiskTier, index: BlockI
             disk.drop_block(geometry, index.number());
             false
         }
-    }
-}
-
-/// Another process may have brought all of a payload and ended before it was done with it.
-fn finish_what_is_complete(shared: &Arc<Shared>, state: &Arc<PayloadState>, disk: &DiskTier) {
-    let geometry = state.geometry();
-    if !state.layout.is_whole() && disk.present(geometry) == geometry.blocks() {
-        finish::start(shared, state);
     }
 }

@@ -11,7 +11,10 @@
 //! | 16 | 8 | payload size |
 //! | 24 | 32 | digest of the payload |
 //! | 56 | 4 | CRC32C of bytes 0 to 55 |
-//! | 60 | 4 | zero |
+//! | 60 | 4 | the mark: CRC32C of bytes 0 to 59 and `whole`, or anything else where it is not set |
+//!
+//! The mark says that all blocks together have been hashed and are the payload. Whoever writes a
+//! block takes it away first.
 //!
 //! A block's record is the CRC32C of its bytes, and the CRC32C of that, its index and the
 //! payload's digest: a record that is torn, misplaced or of another payload is no record.
@@ -20,6 +23,10 @@ use farseek_object::Digest;
 
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: u64 = 64;
+/// Where the mark is in the header.
+pub(crate) const MARK_AT: u64 = 60;
+/// Bytes of the mark.
+pub(crate) const MARK_LEN: u64 = HEADER_LEN - MARK_AT;
 /// Bytes of a block's record.
 pub(crate) const RECORD_LEN: u64 = 8;
 /// Bytes of a payload that are evicted together where the payload is larger than that.
@@ -96,8 +103,16 @@ impl Geometry {
             block_size,
             payload_size,
         };
-        let valid = block_size > 0 && payload_size > 0 && geometry.header() == *header;
+        let mark_at = MARK_AT as usize;
+        let same = || geometry.header()[..mark_at] == header[..mark_at];
+        let valid = block_size > 0 && payload_size > 0 && same();
         valid.then_some(geometry)
+    }
+
+    /// The mark of a payload that has been hashed as a whole.
+    pub(crate) fn mark(&self) -> [u8; MARK_LEN as usize] {
+        let header = crc32c::crc32c(&self.header()[..MARK_AT as usize]);
+        crc32c::crc32c_append(header, b"whole").to_le_bytes()
     }
 
     /// The record of `block` when it holds `bytes`.

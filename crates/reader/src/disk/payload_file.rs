@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::map::{Geometry, HEADER_LEN, RECORD_LEN, SEGMENT_BYTES, is_present};
+use super::map::{Geometry, HEADER_LEN, MARK_AT, MARK_LEN, RECORD_LEN, SEGMENT_BYTES, is_present};
 
 /// Seconds between two notes of when a segment was last used: recency needs no more precision.
 const USED_GRANULARITY: u64 = 60;
@@ -191,6 +191,7 @@ impl PayloadFile {
         if *phase != Phase::Open {
             return Ok(false);
         }
+        self.unmark()?;
         let range = self.geometry.block_range(block);
         debug_assert_eq!(bytes.len() as u64, range.end - range.start);
         self.data.write_all_at(bytes, range.start)?;
@@ -199,6 +200,26 @@ impl PayloadFile {
             .write_all_at(&record, self.geometry.record_at(block))?;
         self.note_use(self.geometry.segment_of(block), now);
         Ok(true)
+    }
+
+    /// Notes that all blocks together have been hashed and are the payload.
+    pub(crate) fn mark(&self) -> io::Result<()> {
+        self.map.write_all_at(&self.geometry.mark(), MARK_AT)
+    }
+
+    /// Whether all blocks together have been hashed, and none was written since.
+    pub(crate) fn is_marked(&self) -> io::Result<bool> {
+        let mut mark = [0; MARK_LEN as usize];
+        self.map.read_exact_at(&mut mark, MARK_AT)?;
+        Ok(mark == self.geometry.mark())
+    }
+
+    /// Takes the mark away, before a block is written that nobody has hashed.
+    fn unmark(&self) -> io::Result<()> {
+        if self.is_marked()? {
+            self.map.write_all_at(&[0; MARK_LEN as usize], MARK_AT)?;
+        }
+        Ok(())
     }
 
     /// Drops the record of a block.

@@ -48,6 +48,15 @@ impl Sealed {
         self.file.read(block, now())
     }
 
+    /// Notes that all of it has been hashed and is right, so that nobody has to hash it again,
+    /// unless another process may have written to it meanwhile. A failure is no matter: somebody
+    /// will hash it.
+    pub(crate) fn mark(&self) {
+        if self.alone {
+            let _ = self.file.mark();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn file_for_test(&self) -> &Arc<PayloadFile> {
         &self.file

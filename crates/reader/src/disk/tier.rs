@@ -210,6 +210,15 @@ impl DiskTier {
         count.unwrap_or(0)
     }
 
+    /// Whether all of a payload has been hashed here before, and nothing was written since.
+    pub(crate) fn is_marked(&self, geometry: Geometry) -> bool {
+        let marked = self.guarded("read", || match self.file(geometry, false)? {
+            Some(file) => file.is_marked(),
+            None => Ok(false),
+        });
+        marked.unwrap_or(false)
+    }
+
     /// Those of `blocks` that are not there; all of them where the disk cannot tell.
     pub(crate) fn missing(&self, geometry: Geometry, blocks: std::ops::Range<u64>) -> Vec<u64> {
         let missing = self.guarded("read", || match self.file(geometry, false)? {

@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use super::source::{Act, BLOCK, Random, Source, digest, options, pattern, reader};
+use crate::block::PayloadId;
 use crate::disk::DiskOptions;
 use crate::error::ReadError;
 use crate::options::{Promote, ReaderOptions};
@@ -380,4 +381,42 @@ async fn the_rest_of_what_is_mostly_here_comes_by_itself() {
         pattern(0..10 * BLOCK)
     );
     assert_eq!(source.ranges(), asked, "it was here");
+}
+
+/// Reads a block with a new reader, and tells whether that one hashed all of the payload.
+async fn is_hashed_again(source: &Arc<Source>, directory: &Path, block: u64) -> bool {
+    let reader = reader(source, on_disk(directory));
+    let blob = reader.open(digest(SIZE), SIZE);
+    let range = block * BLOCK..block * BLOCK + 1;
+    assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+    reader.settle().await;
+    let id = PayloadId {
+        digest: digest(SIZE),
+        size: SIZE,
+    };
+    reader.shared().state(id).proof().is_some()
+}
+
+#[tokio::test]
+async fn what_has_been_hashed_is_not_hashed_again_for_one_block() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let first = reader(&source, on_disk(dir.path()));
+    read_all(&first, SIZE).await;
+    drop(first);
+    assert!(!is_hashed_again(&source, dir.path(), 5).await);
+    let data = files(dir.path());
+    let data = data
+        .iter()
+        .find(|p| p.extension().is_some_and(|e| e == "data"));
+    let data = fs::File::options().write(true).open(data.unwrap()).unwrap();
+    data.write_all_at(b"damage", 7 * BLOCK).unwrap();
+    drop(data);
+    let asked = source.ranges().len();
+    assert!(
+        is_hashed_again(&source, dir.path(), 7).await,
+        "one block is new"
+    );
+    assert_eq!(source.ranges().len(), asked + 1);
+    assert!(!is_hashed_again(&source, dir.path(), 7).await);
 }
