@@ -131,7 +131,8 @@ def arguments():
     parser.add_argument("--sample", type=int, default=500, help="files that are fetched one by one")
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 4, 8, 16])
     parser.add_argument("--each-way", type=float, nargs="*", default=[0, 10], metavar="MS")
-    parser.add_argument("--rate", type=int, metavar="BYTES", help="bandwidth of the line, bytes a second")
+    parser.add_argument("--rate", type=int, nargs="*", default=[0, 600_000_000], metavar="BYTES",
+                        help="bandwidths of the line for the large file, bytes a second; 0 is no limit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--flag", action="append", default=[], help="passed to farseek mount, as --flag=--threads=4")
     return parser.parse_args()
@@ -144,13 +145,13 @@ def large(work, env, args):
     run(["rm", "-r", work / "tree"])
     path = url_path(repository, max(payloads(repository), key=lambda f: f.stat().st_size))
     with static_server(work, repository, env) as (port, log):
-        for each_way in args.each_way:
-            title = place(each_way, args.rate)
-            with delayed(port, each_way, args.rate) as near:
+        for each_way, rate in itertools.product(args.each_way, args.rate):
+            title = place(each_way, rate)
+            with delayed(port, each_way, rate) as near:
                 remote = Remote(work, near, log, args.flag)
                 if "whole" in args.only:
                     whole_file(remote, path, size, args, title, args.connections)
-                if "random" in args.only:
+                if "random" in args.only and not rate:
                     here_and_there(remote, path, size, args, title)
 
 
@@ -159,9 +160,9 @@ def small(work, env, args):
     repository = commit(work, work / "tree", env)
     run(["rm", "-r", work / "tree"])
     each_way = max(args.each_way)
-    with static_server(work, repository, env) as (port, log), delayed(port, each_way, args.rate) as near:
+    with static_server(work, repository, env) as (port, log), delayed(port, each_way) as near:
         remote = Remote(work, near, log, args.flag)
-        many_small(remote, repository, args.files, args, place(each_way, args.rate), each_way)
+        many_small(remote, repository, args.files, args, place(each_way, 0), each_way)
 
 
 def main():
