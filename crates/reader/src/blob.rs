@@ -9,17 +9,22 @@ use farseek_object::Digest;
 
 use crate::ahead;
 use crate::bring::{Part, part, start};
+use crate::disk::DiskTier;
 use crate::error::ReadError;
 use crate::fetch::Purpose;
+use crate::finish;
 use crate::options::Promote;
 use crate::pass;
 use crate::payload::PayloadState;
 use crate::shared::Shared;
-use crate::trust::Verify;
+use crate::trust::{Block, Provisional, Verify};
 use crate::whereabouts::{Whereabouts, whereabouts};
 
 /// Times that a read is begun again because what vouched for a block went away meanwhile.
 const TRIES: usize = 3;
+
+/// What is read of the disk tier by itself is at most this share of a block.
+const PART_DIVISOR: u64 = 4;
 
 /// Positional reads of one payload. Cheap to clone; holds no connection and no buffer.
 #[derive(Clone)]
@@ -48,14 +53,16 @@ impl BlobReader {
         whereabouts(&self.shared, &self.state)
     }
 
-    /// The bytes of `range`, clamped to the size, if all of them are in memory; never waits.
-    /// Copies only where more than one block is touched.
+    /// The bytes of `range`, clamped to the size, if all of them are in memory, or are few and in the
+    /// page cache; never waits. Copies only where more than one block is touched.
     pub fn try_read(&self, range: Range<u64>) -> Option<Bytes> {
         if self.state.is_condemned() {
             return None;
         }
         let range = self.state.layout.clamp(range);
-        let bytes = self.in_memory(&range)?;
+        let bytes = self
+            .in_memory(&range)
+            .or_else(|| self.part_on_disk_now(&range))?;
         self.shared.counters.bytes_asked.add(bytes.len() as u64);
         self.note(&range);
         Some(bytes)
@@ -102,6 +109,10 @@ impl BlobReader {
         for _ in 0..TRIES {
             self.shared.refuse_condemned(&self.state)?;
             self.vouch(&range).await?;
+            if let Some(part) = self.part_on_disk(&range).await {
+                self.shared.refuse_condemned(&self.state)?;
+                return Ok(part);
+            }
             if let Some(blocks) = self.blocks(&range).await? {
                 self.shared.refuse_condemned(&self.state)?;
                 return Ok(self.state.layout.join(&range, &blocks));
@@ -143,6 +154,59 @@ impl BlobReader {
             }
         }
         Ok(Some(blocks))
+    }
+
+    /// The disk tier, where it is asked for a small part of a block by itself: the rest of the block
+    /// need not be read from the disk for it, nor kept in memory. Not where only whole blocks can
+    /// be verified.
+    fn disk_for_part(&self, range: &Range<u64>) -> Option<&Arc<DiskTier>> {
+        let (shared, state) = (&self.shared, &self.state);
+        let layout = &state.layout;
+        let len = range.end - range.start;
+        let is_part = len > 0
+            && len <= layout.block_bytes() / PART_DIVISOR
+            && layout.index_of(range.start) == layout.index_of(range.end - 1);
+        let whole = layout.is_whole() || state.is_hashed(shared.options.verify);
+        shared.disk_of(state).filter(|_| is_part && !whole)
+    }
+
+    fn part_on_disk_now(&self, range: &Range<u64>) -> Option<Bytes> {
+        let disk = self.disk_for_part(range)?;
+        let bytes = disk.read_part_now(self.state.geometry(), range)?;
+        self.admit_part(bytes)
+    }
+
+    async fn part_on_disk(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (shared, state) = (&self.shared, &self.state);
+        let disk = self.disk_for_part(range)?;
+        let (geometry, index) = (state.geometry(), state.layout.index_of(range.start));
+        let key = state.key(index);
+        if disk.is_surely_absent(geometry, index.number())
+            || shared.cache.has(&key)
+            || shared.flights.has(&key)
+        {
+            return None;
+        }
+        let (shared, state) = (Arc::clone(shared), Arc::clone(state));
+        let part = range.clone();
+        let read = Shared::on_disk(disk, move |disk| {
+            let read = disk.read_part(geometry, part);
+            if read.is_some() && state.is_first_on_disk() {
+                finish::resume(&shared, &state, disk);
+            }
+            read
+        });
+        let part = self.admit_part(read.await??)?;
+        self.note(range);
+        Some(part)
+    }
+
+    /// A part of a block, as it came from the disk, if it may be served.
+    fn admit_part(&self, bytes: Bytes) -> Option<Bytes> {
+        let part = Block::Provisional(Provisional::new(bytes));
+        let part = self.shared.options.verify.admit(part)?;
+        self.shared.counters.hits_disk.add(1);
+        Some(part.into_bytes())
     }
 
     /// Takes a read into account, now that what it waits for is under way.

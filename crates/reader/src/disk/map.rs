@@ -1,7 +1,7 @@
-//! The map beside a data file: which blocks are there, with the checksum of each.
+//! The map beside a data file: which blocks are there, with the checksums of each.
 //!
 //! Little-endian. A header of 64 bytes, then four bytes for each segment of the payload (when it
-//! was last used, in seconds since 1970), then eight bytes for each block.
+//! was last used, in seconds since 1970), then a record for each block.
 //!
 //! | header offset | bytes | content |
 //! |---|---|---|
@@ -16,8 +16,10 @@
 //! The mark says that all blocks together have been hashed and are the payload. Whoever writes a
 //! block takes it away first.
 //!
-//! A block's record is the CRC32C of its bytes, and the CRC32C of that, its index and the
-//! payload's digest: a record that is torn, misplaced or of another payload is no record.
+//! A block's record is its seal, and the CRC32C of each of its pieces of 16 KiB, four bytes each, so
+//! that a page of it can be read and checked without the rest. A piece that a short last block does
+//! not have counts as zero. The seal is the CRC32C of those, the block's index and the payload's
+//! digest: a record that is torn, misplaced or of another payload is no record.
 
 use farseek_object::Digest;
 
@@ -27,8 +29,13 @@ pub(crate) const HEADER_LEN: u64 = 64;
 pub(crate) const MARK_AT: u64 = 60;
 /// Bytes of the mark.
 pub(crate) const MARK_LEN: u64 = HEADER_LEN - MARK_AT;
-/// Bytes of a block's record.
-pub(crate) const RECORD_LEN: u64 = 8;
+/// Bytes of a record by which it is seen to be there: the seal and the first checksum.
+pub(crate) const RECORD_HEAD: usize = 8;
+/// Bytes of a block that have a checksum of their own: a page costs little more than a page, and
+/// the map takes a four-thousandth of the payload.
+pub(crate) const PIECE_BYTES: u64 = 16 << 10;
+/// Bytes of a checksum.
+const CHECKSUM_LEN: u64 = 4;
 /// Bytes of a payload that are evicted together where the payload is larger than that.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -73,8 +80,13 @@ impl Geometry {
         HEADER_LEN + 4 * segment
     }
 
+    /// Bytes of a block's record.
+    pub(crate) fn record_len(&self) -> u64 {
+        CHECKSUM_LEN * (1 + self.block_size.div_ceil(PIECE_BYTES))
+    }
+
     pub(crate) fn record_at(&self, block: u64) -> u64 {
-        HEADER_LEN + 4 * self.segments() + RECORD_LEN * block
+        HEADER_LEN + 4 * self.segments() + self.record_len() * block
     }
 
     pub(crate) fn map_len(&self) -> u64 {
@@ -116,21 +128,41 @@ impl Geometry {
     }
 
     /// The record of `block` when it holds `bytes`.
-    pub(crate) fn record(&self, block: u64, bytes: &[u8]) -> [u8; RECORD_LEN as usize] {
-        let checksum = crc32c::crc32c(bytes).to_le_bytes();
-        let seal = crc32c::crc32c(&checksum);
-        let seal = crc32c::crc32c_append(seal, &block.to_le_bytes());
-        let seal = crc32c::crc32c_append(seal, self.digest.as_bytes());
-        let mut record = [0; RECORD_LEN as usize];
-        record[..4].copy_from_slice(&checksum);
-        record[4..].copy_from_slice(&seal.to_le_bytes());
+    pub(crate) fn record(&self, block: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; self.record_len() as usize];
+        let (seal, checksums) = record.split_at_mut(CHECKSUM_LEN as usize);
+        for (checksum, piece) in checksums
+            .chunks_mut(CHECKSUM_LEN as usize)
+            .zip(bytes.chunks(PIECE_BYTES as usize))
+        {
+            checksum.copy_from_slice(&crc32c::crc32c(piece).to_le_bytes());
+        }
+        seal.copy_from_slice(&self.seal(block, checksums));
         record
+    }
+
+    /// Whether `bytes`, which start at piece `first` of `block` and end where a piece or the block
+    /// does, are what its `record` was made of.
+    pub(crate) fn holds(&self, record: &[u8], block: u64, first: u64, bytes: &[u8]) -> bool {
+        let (seal, checksums) = record.split_at(CHECKSUM_LEN as usize);
+        let mut checksums_of = checksums
+            .chunks(CHECKSUM_LEN as usize)
+            .skip(first as usize)
+            .zip(bytes.chunks(PIECE_BYTES as usize));
+        seal == self.seal(block, checksums)
+            && checksums_of.all(|(checksum, piece)| checksum == crc32c::crc32c(piece).to_le_bytes())
+    }
+
+    fn seal(&self, block: u64, checksums: &[u8]) -> [u8; CHECKSUM_LEN as usize] {
+        let seal = crc32c::crc32c(checksums);
+        let seal = crc32c::crc32c_append(seal, &block.to_le_bytes());
+        crc32c::crc32c_append(seal, self.digest.as_bytes()).to_le_bytes()
     }
 }
 
-/// Whether a record says that a block is there (not yet whether it is whole).
+/// Whether a record, or its head, says that a block is there (not yet whether it is whole).
 pub(crate) fn is_present(record: &[u8]) -> bool {
-    record.iter().any(|&byte| byte != 0)
+    record[..RECORD_HEAD].iter().any(|&byte| byte != 0)
 }
 
 #[cfg(test)]
@@ -185,12 +217,33 @@ mod tests {
             hex(&g.header()[..24]),
             "46534b4d4150310a000004000000000040420f0000000000"
         );
+        let record = g.record(0, b"123456789");
+        assert_eq!(record.len(), 4 + 4 * 16);
         // The check value of CRC-32/ISCSI.
-        assert_eq!(hex(&g.record(0, b"123456789")[..4]), "839206e3");
+        assert_eq!(hex(&record[4..12]), "839206e300000000");
         assert_ne!(
             g.record(0, b"x"),
             g.record(1, b"x"),
             "a record is of one block only"
         );
+    }
+    #[test]
+    fn any_pieces_are_checked_by_themselves() {
+        let g = geometry(1 << 18, 1 << 30);
+        let bytes: Vec<u8> = (0..1u32 << 18).map(|i| (i * 31 % 251) as u8).collect();
+        let record = g.record(3, &bytes);
+        let piece = PIECE_BYTES as usize;
+        assert!(g.holds(&record, 3, 0, &bytes));
+        assert!(g.holds(&record, 3, 5, &bytes[5 * piece..7 * piece]));
+        assert!(!g.holds(&record, 3, 6, &bytes[5 * piece..7 * piece]));
+        assert!(!g.holds(&record, 2, 5, &bytes[5 * piece..7 * piece]));
+        let mut torn = record.clone();
+        torn[60] ^= 1;
+        assert!(
+            !g.holds(&torn, 3, 0, &bytes[..piece]),
+            "another piece's checksum"
+        );
+        let short = g.record(0, &bytes[..piece + 1]);
+        assert!(g.holds(&short, 0, 1, &bytes[piece..piece + 1]));
     }
 }

@@ -14,13 +14,15 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::map::{Geometry, HEADER_LEN, MARK_AT, MARK_LEN, RECORD_LEN, SEGMENT_BYTES, is_present};
+use super::map::{
+    Geometry, HEADER_LEN, MARK_AT, MARK_LEN, PIECE_BYTES, RECORD_HEAD, SEGMENT_BYTES, is_present,
+};
 
 /// Seconds between two notes of when a segment was last used: recency needs no more precision.
 const USED_GRANULARITY: u64 = 60;
 
-/// Records read from a map at a time.
-const RECORDS_AT_ONCE: u64 = 8192;
+/// Bytes of records read from a map at a time.
+const RECORDS_AT_ONCE: u64 = 64 << 10;
 
 /// Between two looks at the map as a whole, this share of what was missing must have come.
 const LOOK_DIVISOR: u64 = 8;
@@ -148,40 +150,68 @@ impl PayloadFile {
         &self.data_path
     }
 
-    /// Reads `block` and compares its checksum. Files that have become shorter are damaged.
+    /// Reads `block` and compares its checksums. Files that have become shorter are damaged.
     pub(crate) fn read(&self, block: u64, now: u64) -> io::Result<Found> {
-        match self.try_read(block, now) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Found::Damaged),
-            found => found,
+        self.read_part(self.geometry.block_range(block), now)
+    }
+
+    /// Reads `range`, which lies within one block, and compares the checksums of its pieces.
+    pub(crate) fn read_part(&self, range: Range<u64>, now: u64) -> io::Result<Found> {
+        let block = range.start / self.geometry.block_size;
+        let read = |file: &File, bytes: &mut [u8], at| file.read_exact_at(bytes, at);
+        let found = match self.look(&range, read) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Found::Damaged),
+            found => found?,
+        };
+        match found {
+            Found::Block(_) => self.note_use(self.geometry.segment_of(block), now),
+            Found::Damaged => self.forget(block)?,
+            Found::Nothing => {}
+        }
+        Ok(found)
+    }
+
+    /// As [`read_part`](Self::read_part), where nothing of it waits for the disk: what was written or
+    /// read a short while ago is in the page cache. Anything unusual is for the other to deal with.
+    pub(crate) fn read_part_now(&self, range: &Range<u64>) -> Option<Bytes> {
+        match self.look(range, read_now).ok()? {
+            Found::Block(bytes) => Some(bytes),
+            Found::Nothing | Found::Damaged => None,
         }
     }
 
-    fn try_read(&self, block: u64, now: u64) -> io::Result<Found> {
-        let mut record = [0; RECORD_LEN as usize];
-        let record_at = self.geometry.record_at(block);
-        self.map.read_exact_at(&mut record, record_at)?;
+    /// Reads what covers `range`, which lies within one block, by `read`.
+    fn look(
+        &self,
+        range: &Range<u64>,
+        read: impl Fn(&File, &mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<Found> {
+        let geometry = &self.geometry;
+        let block = range.start / geometry.block_size;
+        let mut record = vec![0; geometry.record_len() as usize];
+        read(&self.map, &mut record, geometry.record_at(block))?;
         if !is_present(&record) {
             return Ok(Found::Nothing);
         }
-        let range = self.geometry.block_range(block);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.data.read_exact_at(&mut bytes, range.start)?;
-        if self.geometry.record(block, &bytes) != record {
-            self.forget(block)?;
+        let whole = geometry.block_range(block);
+        let first = (range.start - whole.start) / PIECE_BYTES;
+        let start = whole.start + first * PIECE_BYTES;
+        let pieces = (range.end - start).div_ceil(PIECE_BYTES);
+        let end = (start + pieces * PIECE_BYTES).min(whole.end);
+        let mut bytes = vec![0; (end - start) as usize];
+        read(&self.data, &mut bytes, start)?;
+        if !geometry.holds(&record, block, first, &bytes) {
             return Ok(Found::Damaged);
         }
-        self.note_use(self.geometry.segment_of(block), now);
-        Ok(Found::Block(bytes.into()))
+        let part = (range.start - start) as usize..(range.end - start) as usize;
+        Ok(Found::Block(Bytes::from(bytes).slice(part)))
     }
 
     /// Whether `block` has no record, where that can be told without waiting for the disk: the map
     /// is in the page cache once it has been written or read.
     pub(crate) fn is_surely_absent(&self, block: u64) -> bool {
-        let mut record = [0; RECORD_LEN as usize];
-        let mut room = [IoSliceMut::new(&mut record)];
-        let at = self.geometry.record_at(block);
-        let read = preadv2(&self.map, &mut room, at, ReadWriteFlags::NOWAIT);
-        read == Ok(RECORD_LEN as usize) && !is_present(&record)
+        let mut head = [0; RECORD_HEAD];
+        read_now(&self.map, &mut head, self.geometry.record_at(block)).is_ok() && !is_present(&head)
     }
 
     /// Writes `block`: the data, then the record, in that order but with no barrier between.
@@ -224,8 +254,9 @@ impl PayloadFile {
 
     /// Drops the record of a block.
     pub(crate) fn forget(&self, block: u64) -> io::Result<()> {
+        let nothing = vec![0; self.geometry.record_len() as usize];
         self.map
-            .write_all_at(&[0; RECORD_LEN as usize], self.geometry.record_at(block))
+            .write_all_at(&nothing, self.geometry.record_at(block))
     }
 
     /// How much is there after one more block was written, by its record, damaged or not. Looks at
@@ -250,8 +281,9 @@ impl PayloadFile {
     pub(crate) fn present(&self) -> io::Result<u64> {
         let mut count = 0;
         let blocks = self.geometry.blocks();
-        for first in (0..blocks).step_by(RECORDS_AT_ONCE as usize) {
-            let part = first..(first + RECORDS_AT_ONCE).min(blocks);
+        let at_once = (RECORDS_AT_ONCE / self.geometry.record_len()).max(1);
+        for first in (0..blocks).step_by(at_once as usize) {
+            let part = first..(first + at_once).min(blocks);
             count += self.records(part)?.filter(|&present| present).count() as u64;
         }
         Ok(count)
@@ -268,7 +300,8 @@ impl PayloadFile {
 
     /// A map that has become shorter has no records there.
     fn records(&self, blocks: Range<u64>) -> io::Result<impl Iterator<Item = bool> + use<>> {
-        let mut bytes = vec![0; ((blocks.end - blocks.start) * RECORD_LEN) as usize];
+        let len = self.geometry.record_len();
+        let mut bytes = vec![0; ((blocks.end - blocks.start) * len) as usize];
         match self
             .map
             .read_exact_at(&mut bytes, self.geometry.record_at(blocks.start))
@@ -276,7 +309,7 @@ impl PayloadFile {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => bytes.fill(0),
             read => read?,
         }
-        let present: Vec<bool> = bytes.chunks(RECORD_LEN as usize).map(is_present).collect();
+        let present: Vec<bool> = bytes.chunks(len as usize).map(is_present).collect();
         Ok(present.into_iter())
     }
 
@@ -297,7 +330,8 @@ impl PayloadFile {
     /// Gives the disk blocks of `segment` back. Readers see misses, writers may write it again.
     pub(crate) fn punch(&self, segment: u64) -> io::Result<()> {
         let blocks = self.geometry.blocks_of(segment);
-        let zeros = vec![0; ((blocks.end - blocks.start) * RECORD_LEN) as usize];
+        let len = (blocks.end - blocks.start) * self.geometry.record_len();
+        let zeros = vec![0; len as usize];
         self.map
             .write_all_at(&zeros, self.geometry.record_at(blocks.start))?;
         punch(&self.data, segment * SEGMENT_BYTES, SEGMENT_BYTES)
@@ -346,6 +380,21 @@ impl PayloadFile {
 
     fn phase_mut(&self) -> RwLockWriteGuard<'_, Phase> {
         self.phase.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills `bytes` from the page cache, or fails.
+fn read_now(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let wanted = bytes.len();
+    let read = preadv2(
+        file,
+        &mut [IoSliceMut::new(bytes)],
+        at,
+        ReadWriteFlags::NOWAIT,
+    )?;
+    match read == wanted {
+        true => Ok(()),
+        false => Err(ErrorKind::WouldBlock.into()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::evict::Candidate;
-use super::map::{Geometry, HEADER_LEN, RECORD_LEN, is_present};
+use super::map::{Geometry, HEADER_LEN, is_present};
 use super::payload_file::{PayloadFile, lock_shared, punch};
 
 /// A payload or a segment of one, as it lies on the disk.
@@ -114,10 +114,11 @@ fn stored(path: &Path) -> io::Result<Vec<Stored>> {
 
 fn segment_of(path: &Path, map: &File, geometry: Geometry, segment: u64) -> io::Result<Stored> {
     let blocks = geometry.blocks_of(segment);
-    let mut records = vec![0; ((blocks.end - blocks.start) * RECORD_LEN) as usize];
+    let len = geometry.record_len();
+    let mut records = vec![0; ((blocks.end - blocks.start) * len) as usize];
     map.read_exact_at(&mut records, geometry.record_at(blocks.start))?;
     let present = records
-        .chunks(RECORD_LEN as usize)
+        .chunks(len as usize)
         .filter(|r| is_present(r))
         .count() as u64;
     Ok(Stored {

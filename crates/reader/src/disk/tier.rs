@@ -1,6 +1,7 @@
 //! The tier itself: files open, eviction, and a disk that may be sick.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,7 +90,7 @@ pub(crate) enum Written {
 
 /// A disk cache of blocks, shared by every process that opens the same directory.
 ///
-/// All calls but one block on the disk; none returns an error.
+/// All calls block on the disk but those that say so; none returns an error.
 #[derive(Debug)]
 pub struct DiskTier {
     options: DiskOptions,
@@ -133,8 +134,15 @@ impl DiskTier {
 
     /// Reads a block, where it is there and whole.
     pub(crate) fn read(&self, geometry: Geometry, block: u64) -> Option<Bytes> {
+        self.read_part(geometry, geometry.block_range(block))
+    }
+
+    /// Reads `range`, which lies within one block, where that is there and the pieces that hold the
+    /// range are what was written.
+    pub(crate) fn read_part(&self, geometry: Geometry, range: Range<u64>) -> Option<Bytes> {
+        let block = range.start / geometry.block_size;
         let found = self.guarded("read", || match self.file(geometry, false)? {
-            Some(file) => file.read(block, now()),
+            Some(file) => file.read_part(range, now()),
             None => Ok(Found::Nothing),
         })?;
         match found {
@@ -150,8 +158,15 @@ impl DiskTier {
         }
     }
 
-    /// Whether a block is not there, where that can be told without waiting for the disk. The one
-    /// call that does not block.
+    /// The same where nothing of it waits for the disk. This does not block.
+    pub(crate) fn read_part_now(&self, geometry: Geometry, range: &Range<u64>) -> Option<Bytes> {
+        let bytes = self.open.peek(&geometry)?.read_part_now(range)?;
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        Some(bytes)
+    }
+
+    /// Whether a block is not there, where that can be told without waiting for the disk. This does
+    /// not block.
     pub(crate) fn is_surely_absent(&self, geometry: Geometry, block: u64) -> bool {
         let file = self.open.peek(&geometry);
         file.is_some_and(|file| file.is_surely_absent(block))
@@ -220,7 +235,7 @@ impl DiskTier {
     }
 
     /// Those of `blocks` that are not there; all of them where the disk cannot tell.
-    pub(crate) fn missing(&self, geometry: Geometry, blocks: std::ops::Range<u64>) -> Vec<u64> {
+    pub(crate) fn missing(&self, geometry: Geometry, blocks: Range<u64>) -> Vec<u64> {
         let missing = self.guarded("read", || match self.file(geometry, false)? {
             Some(file) => file.missing(blocks.clone()),
             None => Ok(blocks.clone().collect()),

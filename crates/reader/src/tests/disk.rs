@@ -11,11 +11,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use super::source::{Act, BLOCK, Random, Source, digest, options, pattern, reader};
-use crate::block::PayloadId;
+use crate::block::{BlockSize, PayloadId};
 use crate::disk::DiskOptions;
 use crate::error::ReadError;
 use crate::options::{Promote, ReaderOptions};
 use crate::reader::Reader;
+use crate::trust::Verify;
 use crate::whereabouts::Tier;
 
 const SIZE: u64 = 64 * BLOCK + 77;
@@ -419,4 +420,70 @@ async fn what_has_been_hashed_is_not_hashed_again_for_one_block() {
     );
     assert_eq!(source.ranges().len(), asked + 1);
     assert!(!is_hashed_again(&source, dir.path(), 7).await);
+}
+
+#[tokio::test]
+async fn a_page_of_a_block_on_the_disk_is_read_and_checked_by_itself() {
+    let dir = TempDir::new().unwrap();
+    const LARGE: u64 = 256 << 10;
+    let options = || ReaderOptions {
+        block_size: BlockSize::new(LARGE).unwrap(),
+        blob_cache_max_bytes: 64 << 20,
+        ..on_disk(dir.path())
+    };
+    let size = 8 * LARGE + 77;
+    let source = Source::good();
+    source.add(size);
+    let source = Arc::new(source);
+    let first = reader(&source, options());
+    first
+        .open(digest(size), size)
+        .read_at(0..3 * LARGE)
+        .await
+        .unwrap();
+    first.settle().await;
+    drop(first);
+    let asked = source.ranges();
+    let second = reader(&source, options());
+    let blob = second.open(digest(size), size);
+    let page = |n: u64| n * 4096..(n + 1) * 4096;
+    for n in [3, 70, 191, 3] {
+        assert_eq!(blob.read_at(page(n)).await.unwrap(), pattern(page(n)));
+    }
+    assert_eq!(
+        blob.try_read(page(70)).unwrap(),
+        pattern(page(70)),
+        "in the page cache"
+    );
+    let stats = second.stats();
+    assert_eq!(
+        (stats.bytes_cached, stats.hits_disk),
+        (0, 5),
+        "no block was read for them"
+    );
+    // Over the end of a piece, at odd places.
+    let odd = 16_000..17_000;
+    assert_eq!(blob.read_at(odd.clone()).await.unwrap(), pattern(odd));
+    // A byte is damaged: pages of other pieces are right, and those of its own are fetched.
+    let data = files(dir.path());
+    let data = data
+        .iter()
+        .find(|p| p.extension().is_some_and(|e| e == "data"));
+    let data = fs::File::options().write(true).open(data.unwrap()).unwrap();
+    data.write_all_at(&[!pattern(5000..5001)[0]], 5000).unwrap();
+    assert_eq!(blob.read_at(page(8)).await.unwrap(), pattern(page(8)));
+    assert_eq!(source.ranges(), asked);
+    assert_eq!(blob.read_at(page(2)).await.unwrap(), pattern(page(2)));
+    assert_eq!(source.ranges().len(), asked.len() + 1);
+    assert_eq!(source.ranges().last(), Some(&(0..LARGE)));
+    assert_eq!(second.stats().disk.damaged, 1);
+    // What is served is verified where it must be, and for that it is read as a whole.
+    second.settle().await;
+    let strict = ReaderOptions {
+        verify: Verify::Strict,
+        ..options()
+    };
+    let strict = reader(&source, strict);
+    let blob = strict.open(digest(size), size);
+    assert_eq!(blob.try_read(page(70)), None);
 }
