@@ -65,7 +65,7 @@ pub(crate) fn manifest(header: Header, files: &[(&str, &str, u32)]) -> Manifest 
             mode: *mode,
             size: text.len() as u64,
         };
-        root.insert(EntryName::new(*name).unwrap(), blob);
+        root.insert(EntryName::new(name).unwrap(), blob);
     }
     let mask = NewEntry::Mask { mode: 0o020_000 };
     root.insert(EntryName::new("gone").unwrap(), mask);
