@@ -60,6 +60,7 @@ impl TransferArgs {
             policy,
             payloads: self.max_concurrent_payloads,
             manifests: self.max_concurrent_manifests,
+            ..CopyOptions::default()
         }
     }
 }

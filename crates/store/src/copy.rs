@@ -61,16 +61,24 @@ pub struct CopyOptions {
     pub payloads: usize,
     /// Manifests in memory at once.
     pub manifests: usize,
+    /// A batch of payloads ends with the one that brings it to this many bytes: what is lost where
+    /// the copy is killed,
+    pub batch_bytes: u64,
+    /// or with this many blobs or entries of manifests.
+    pub batch_items: usize,
 }
 
 impl Default for CopyOptions {
     /// Thirty-two payloads hide a long way to small ones; four manifests suffice to have the next
-    /// one ready.
+    /// one ready. A batch of 256 MiB, or of some MiB of memory, costs far more than to make it
+    /// durable.
     fn default() -> Self {
         Self {
             policy: CopyPolicy::default(),
             payloads: 32,
             manifests: 4,
+            batch_bytes: 256 << 20,
+            batch_items: 16_384,
         }
     }
 }

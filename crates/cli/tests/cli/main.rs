@@ -9,6 +9,7 @@ mod check;
 mod commit;
 mod demo;
 mod interface;
+mod killed;
 mod mounted;
 mod place;
 mod repository;

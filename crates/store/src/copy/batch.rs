@@ -120,7 +120,7 @@ pub(super) async fn run(
     let mut source = Source::new(ends, manifests, blobs, options.manifests);
     let mut before = Batch::default();
     loop {
-        let filling = fill(ends, &mut source, options.payloads.max(1));
+        let filling = fill(ends, &mut source, options);
         let (filled, finished) = future::join(filling, finish(ends, before)).await;
         finished?;
         let (batch, end) = filled;
@@ -148,14 +148,15 @@ enum End {
 }
 
 /// Brings blobs until the batch is full.
-async fn fill(ends: &Ends, source: &mut Source<'_>, concurrency: usize) -> (Batch, End) {
+async fn fill(ends: &Ends, source: &mut Source<'_>, options: &CopyOptions) -> (Batch, End) {
     let (mut batch, started) = (Batch::default(), Instant::now());
     let (mut items, mut bytes) = (0, 0);
     let mut coming = FuturesUnordered::new();
     let mut end = End::More;
     loop {
-        let is_open = matches!(end, End::More) && plan::takes_more(items, bytes, started.elapsed());
-        let has_room = coming.len() < concurrency;
+        let is_open =
+            matches!(end, End::More) && plan::takes_more(options, items, bytes, started.elapsed());
+        let has_room = coming.len() < options.payloads.max(1);
         tokio::select! {
             Some(brought) = coming.next(), if !coming.is_empty() => match brought {
                 Ok(brought) => take(ends, source, &mut batch, brought),

@@ -5,16 +5,9 @@ use std::time::Duration;
 
 use farseek_object::{Digest, EntryKind, Manifest, S_IFMT, S_IFREG, Tag, TagSpec, TagStream, Tree};
 
-use super::CopyPolicy;
+use super::{CopyOptions, CopyPolicy};
 
-/// A batch ends with the payload that brings it to this many bytes: what is lost when the copy is
-/// killed, and enough that making it durable costs little beside it,
-const BATCH_BYTES: u64 = 256 << 20;
-
-/// or this many blobs, or entries of manifests: some MiB of memory,
-const BATCH_ITEMS: usize = 16_384;
-
-/// or when it is this old: over a slow link, no more than this is lost.
+/// A batch of this age ends: over a slow link, no more than this is lost.
 const BATCH_AGE: Duration = Duration::from_secs(15);
 
 /// A payload that the destination shall have.
@@ -41,8 +34,10 @@ pub(super) fn wanted(manifest: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Wan
 }
 
 /// Whether a batch takes more.
-pub(super) fn takes_more(items: usize, bytes: u64, age: Duration) -> bool {
-    items < BATCH_ITEMS && bytes < BATCH_BYTES && age < BATCH_AGE
+pub(super) fn takes_more(options: &CopyOptions, items: usize, bytes: u64, age: Duration) -> bool {
+    let is_empty = items == 0;
+    let has_room = items < options.batch_items && bytes < options.batch_bytes;
+    is_empty || (has_room && age < BATCH_AGE)
 }
 
 /// Puts objects, given with their children, into rounds: each refers only to earlier ones, and to
@@ -172,11 +167,18 @@ mod tests {
     #[test]
     fn a_batch_is_bounded() {
         let young = Duration::ZERO;
-        assert!(takes_more(0, 0, young));
-        assert!(takes_more(BATCH_ITEMS - 1, BATCH_BYTES - 1, young));
-        assert!(!takes_more(BATCH_ITEMS, 0, young));
-        assert!(!takes_more(0, BATCH_BYTES, young));
-        assert!(!takes_more(0, 0, BATCH_AGE));
+        let options = CopyOptions {
+            batch_items: 10,
+            batch_bytes: 100,
+            ..CopyOptions::default()
+        };
+        let more = |items, bytes, age| takes_more(&options, items, bytes, age);
+        assert!(more(9, 99, young));
+        assert!(!more(10, 0, young));
+        assert!(!more(1, 100, young));
+        assert!(!more(1, 0, BATCH_AGE));
+        // Something is always taken.
+        assert!(more(0, 100, BATCH_AGE));
     }
 
     #[test]

@@ -2,14 +2,36 @@
 
 use std::sync::Arc;
 
-use farseek_store::StoreError;
+use farseek_store::{CopyOptions, StoreError, copy};
 
 use crate::graph::{PAYLOADS, contents, digest, fill};
 use crate::watched::{Faults, Spoil, Watched};
-use crate::{checked, copy_missing, fs, memory};
+use crate::{checked, copy_missing, fs, items, memory};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_of_any_call_leaves_a_whole_repository() {
+    fail_everywhere(CopyOptions::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_does_in_batches_of_every_size() {
+    for batch_items in 1..5 {
+        let options = CopyOptions {
+            batch_items,
+            payloads: 2,
+            ..CopyOptions::default()
+        };
+        fail_everywhere(options).await;
+    }
+    let one_byte = CopyOptions {
+        batch_bytes: 1,
+        ..CopyOptions::default()
+    };
+    fail_everywhere(one_byte).await;
+}
+
+/// Fails at the first call, then at the second, and so on.
+async fn fail_everywhere(options: CopyOptions) {
     let source = memory();
     fill(&*source).await;
     let all = contents(&*source).await;
@@ -20,7 +42,8 @@ async fn a_failure_of_any_call_leaves_a_whole_repository() {
         let faults = Faults::at(fail_at);
         let from = Watched::failing(source.clone(), faults.clone());
         let to = Watched::failing(destination.clone(), faults.clone());
-        let copied = copy_missing(from, to.clone(), "org/env+layer").await;
+        let (wanted, nobody) = (items("org/env+layer"), Arc::new(()));
+        let copied = copy(from, to.clone(), &wanted, options, nobody).await;
         assert_eq!(to.violations(), Vec::<String>::new());
         let report = checked(destination.clone()).await;
         assert_eq!(report.problems, [], "after call {fail_at}");
