@@ -75,12 +75,18 @@ class Ways:
         """As durable as ours."""
         return self.rsync("sync", "-f")
 
-    def plain(self, port):
+    def plain(self, port, *then):
         """All files over one connection, one after the other, by a program that knows their names."""
         names = [path.relative_to(self.tree) for path in self.tree.rglob("*") if path.is_file()]
         config = self.work / "curl.conf"
         config.write_text("".join(f'url = "http://127.0.0.1:{port}/{n}"\noutput = "{self.copy / n}"\n' for n in names))
-        seconds = timed(lambda: run([CURL, "--silent", "--fail", "--create-dirs", "--config", config]))
+
+        def work():
+            run([CURL, "--silent", "--fail", "--create-dirs", "--config", config])
+            if then:
+                run([*then, self.copy])
+
+        seconds = timed(work)
         shutil.rmtree(self.copy)
         return seconds
 
@@ -106,6 +112,7 @@ def compare(work, tree, remote, rounds, title, wanted):
             print(f"{title}: no rows of rsync: there is no program 'rsync' here", flush=True)
         if port and CURL:
             timed_ways["plain HTTP copy"] = lambda: ways.plain(port)
+            timed_ways["plain HTTP copy + sync"] = lambda: ways.plain(port, "sync", "-f")
         else:
             print(f"{title}: no rows of a plain HTTP copy: it needs nginx and curl", flush=True)
         seconds = alternate(rounds, **timed_ways)

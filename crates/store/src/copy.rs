@@ -26,10 +26,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use farseek_object::{Digest, EnvItem, Object, Tag};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use nix::errno::Errno;
 
 pub(crate) use incoming::Incoming;
 
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -232,8 +233,47 @@ async fn put_object(ends: &Ends, object: Object) -> Result<()> {
     Ok(())
 }
 
-/// Whether an error says that what is there is wrong, rather than that it cannot be had.
-pub(crate) fn is_damage(error: &crate::error::StoreError) -> bool {
-    use crate::error::StoreError::{Corrupt, Io, Undecodable};
-    matches!(error, Corrupt { .. } | Undecodable { .. } | Io { .. })
+/// Whether an error says that what is there is wrong, rather than that it cannot be had: of the
+/// system's words only those of a disk or file system that is damaged, or of something in the
+/// place of a file.
+pub(crate) fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => true,
+        StoreError::Io { source, .. } => matches!(
+            source.raw_os_error().map(Errno::from_raw),
+            Some(
+                Errno::EIO
+                    | Errno::EUCLEAN
+                    | Errno::EBADMSG
+                    | Errno::EISDIR
+                    | Errno::ENXIO
+                    | Errno::ELOOP
+            )
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_in_itself_is_damage() {
+        let of_system = |number: Errno| {
+            let source = Error::from_raw_os_error(number as i32);
+            StoreError::io("read", "/a/file")(source)
+        };
+        assert!(is_damage(&of_system(Errno::EIO)));
+        for number in [Errno::EACCES, Errno::EMFILE, Errno::ENOSPC, Errno::ENOMEM] {
+            assert!(!is_damage(&of_system(number)), "{number}");
+        }
+        let corrupt = StoreError::Corrupt {
+            location: "here".into(),
+            reason: "it is".into(),
+        };
+        assert!(is_damage(&corrupt));
+    }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use farseek_testkit::{ChildGuard, Random, wait_until, was_killed};
+use farseek_testkit::{ChildGuard, Fault, Random, Rule, StaticServer, wait_until, was_killed};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::place::Place;
@@ -15,6 +16,12 @@ const KILLS: usize = 50;
 const SMALL_FILES: u64 = 300;
 
 const LARGE_FILE: usize = 16 << 20;
+
+/// Bytes of an answer after which a server stops.
+const STOPS_AFTER: u64 = 3 << 19;
+
+/// A configuration that gives up soon.
+const IMPATIENT: &str = "[reader]\nstall_seconds = 1\n";
 
 /// A place with a repository `source` that has the tag `env`: a platform of two layers.
 fn place_with_source() -> Place {
@@ -149,4 +156,66 @@ fn finished(place: &Place, whole: &Value) {
 
 fn files_in(directory: &Path) -> usize {
     std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+/// A place with a repository `source` of one large file, behind a server that stops in its middle.
+fn place_with_a_server_that_stops() -> (Place, StaticServer) {
+    let place = Place::make();
+    place.write("tree/large", vec![7; 4 << 20]);
+    place.ok(&["init", "repo", "source"]);
+    place.ok(&["commit", "tree", "-t", "env", "-r", "./source"]);
+    let server = StaticServer::start(&place.path("source"));
+    server.set_faults([Rule::new("/payloads/", Fault::StallAfter(STOPS_AFTER))]);
+    (place, server)
+}
+
+#[test]
+fn an_interrupted_pull_leaves_no_work_files_and_goes_on_later() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (place, server) = place_with_a_server_that_stops();
+        place.ok(&["init", "repo", "destination"]);
+        let url = server.url();
+        let pull = ["pull", "env", "--from", &url, "--to", "./destination"];
+        let mut running = start(&place, &pull);
+        let work = place.path("destination/payloads/work");
+        let begun = || files_in(&work) > 0;
+        wait_until("it has begun to write", Duration::from_secs(60), begun);
+        running.signal(signal).unwrap();
+        let status = running.wait_within(Duration::from_secs(20)).unwrap();
+        assert_eq!(status.code(), Some(130), "{signal}");
+        assert_eq!(files_in(&work), 0, "{signal}");
+        assert_eq!(checked(&place, "./destination")["sound"], true);
+        server.set_faults([]);
+        place.ok(&pull);
+        assert_eq!(checked(&place, "./destination")["payloads"], 1);
+    }
+}
+
+#[test]
+fn a_payload_goes_on_where_the_server_stopped() {
+    let (place, server) = place_with_a_server_that_stops();
+    place.write("home/.config/farseek/farseek.toml", IMPATIENT);
+    place.ok(&["pull", "env", "--from", &server.url()]);
+    let ranges: Vec<_> = server
+        .requests_for("/payloads/")
+        .iter()
+        .filter_map(|request| request.range.map(|(first, _)| first))
+        .collect();
+    assert_eq!(ranges, [STOPS_AFTER, 2 * STOPS_AFTER]);
+    assert!(place.told(&["check"]).starts_with("exit 0\n"));
+}
+
+#[test]
+fn a_server_that_stops_for_good_is_given_up() {
+    let (place, server) = place_with_a_server_that_stops();
+    place.write("home/.config/farseek/farseek.toml", IMPATIENT);
+    server.set_faults([
+        Rule::new("/payloads/", Fault::StallAfter(STOPS_AFTER)).first(1),
+        Rule::new("/payloads/", Fault::Never).calls(1..u64::MAX),
+    ]);
+    let started = Instant::now();
+    let told = place.told(&["pull", "env", "--from", &server.url()]);
+    assert!(told.starts_with("exit 5\nfarseek: http://"), "{told}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+    assert_eq!(place.ok(&["tags"]), "");
 }
