@@ -7,8 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve,
-    stats, tag, tags, unmount, untag, warm,
+    cache, cat, check, commit, completions, config, demo, info, init, log, ls, ls_tags, mount,
+    pull, push, serve, stats, tag, tags, unmount, untag, warm,
 };
 use crate::exit;
 
@@ -108,6 +108,12 @@ pub(crate) enum Command {
     /// Print a file of an environment, without mounting it
     #[command(visible_aliases = ["read", "read-file", "cat-file"])]
     Cat(cat::CatArgs),
+    /// Copy environments from the local repository to a remote
+    Push(push::PushArgs),
+    /// Copy environments from a remote to the local repository
+    Pull(pull::PullArgs),
+    /// Read and hash all of a repository, say what is wrong, and repair it
+    Check(check::CheckArgs),
     /// Serve a repository over HTTP, read-only
     #[command(visible_alias = "server")]
     Serve(serve::ServeArgs),

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod cat;
+pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -12,6 +13,8 @@ pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod ls_tags;
 pub(crate) mod mount;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod serve;
 pub(crate) mod stats;
 pub(crate) mod tag;
@@ -38,6 +41,9 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Info(args) => info::run(args, app).await,
         Command::Ls(args) => ls::run(args, app).await,
         Command::Cat(args) => cat::run(args, app).await,
+        Command::Push(args) => push::run(args, app).await,
+        Command::Pull(args) => pull::run(args, app).await,
+        Command::Check(args) => check::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,

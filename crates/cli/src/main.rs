@@ -18,6 +18,7 @@ mod size;
 mod sources;
 mod start;
 mod stats;
+mod transfer;
 mod view;
 
 use std::process::ExitCode;

@@ -1,9 +1,8 @@
 //! How far a long operation is, for a person: a bar on a terminal, plain lines otherwise.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use farseek_store::CommitProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::note;
@@ -12,55 +11,62 @@ use crate::size;
 /// How often a plain line is written: often enough to see life, seldom enough for a log.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-const BAR: &str = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const BAR: &str = "{msg}: {prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 
-/// The progress of a commit, on the standard error.
-pub(crate) enum Progress {
-    /// A bar.
-    Bar(ProgressBar),
-    /// Lines.
-    Plain(Mutex<Plain>),
+/// The progress of a commit, a copy or a check, on the standard error.
+pub(crate) struct Progress {
+    counts: Mutex<Counts>,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
 }
 
-/// What the plain lines are made of.
+/// What is shown.
 #[derive(Debug)]
-pub(crate) struct Plain {
+struct Counts {
     what: String,
-    total_files: u64,
+    /// What is counted, in the plural.
+    unit: &'static str,
+    total_items: u64,
     total_bytes: u64,
-    files: u64,
+    items: u64,
     bytes: u64,
     told: Instant,
 }
 
 impl Progress {
-    /// Progress of `what`, such as "committing /x".
-    pub(crate) fn new(what: String, terminal: bool) -> Self {
-        if !terminal {
-            let told = Instant::now();
-            let (total_files, total_bytes, files, bytes) = (0, 0, 0, 0);
-            return Self::Plain(Mutex::new(Plain {
-                what,
-                total_files,
-                total_bytes,
-                files,
-                bytes,
-                told,
-            }));
-        }
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template(BAR) {
-            bar.set_style(style);
-        }
-        bar.set_message(what);
-        Self::Bar(bar)
+    /// Progress of `what`, such as "committing /x", which goes through so many `unit`s: "files".
+    pub(crate) fn new(what: String, unit: &'static str, terminal: bool) -> Self {
+        let bar = terminal.then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template(BAR) {
+                bar.set_style(style);
+            }
+            bar.set_message(what.clone());
+            bar
+        });
+        let told = Instant::now();
+        let (total_items, total_bytes, items, bytes) = (0, 0, 0, 0);
+        let counts = Mutex::new(Counts {
+            what,
+            unit,
+            total_items,
+            total_bytes,
+            items,
+            bytes,
+            told,
+        });
+        Self { counts, bar }
     }
 
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("nothing panics while it is held")
     }
 }
 
@@ -70,52 +76,53 @@ impl Drop for Progress {
     }
 }
 
-impl CommitProgress for Progress {
-    fn found(&self, files: u64, bytes: u64) {
-        match self {
-            Self::Bar(bar) => bar.set_length(bytes),
-            Self::Plain(plain) => {
-                let mut plain = plain.lock().expect("nothing panics while it is held");
-                plain.total_files = files;
-                plain.total_bytes = bytes;
-            }
+impl farseek_store::Progress for Progress {
+    fn found(&self, items: u64, bytes: u64) {
+        let mut counts = self.counts();
+        (counts.total_items, counts.total_bytes) = (items, bytes);
+        if let Some(bar) = &self.bar {
+            bar.set_length(bytes);
+            bar.set_prefix(counts.in_items());
         }
     }
 
-    fn stored(&self, files: u64, bytes: u64) {
-        match self {
-            Self::Bar(bar) => bar.inc(bytes),
-            Self::Plain(plain) => {
-                let mut plain = plain.lock().expect("nothing panics while it is held");
-                if let Some(line) = plain.advance(files, bytes, Instant::now()) {
-                    note(line);
+    fn stored(&self, items: u64, bytes: u64) {
+        let mut counts = self.counts();
+        let line = counts.advance(items, bytes, Instant::now());
+        match &self.bar {
+            Some(bar) => {
+                bar.inc(bytes);
+                if items > 0 {
+                    bar.set_prefix(counts.in_items());
                 }
             }
+            None => line.into_iter().for_each(note),
         }
     }
 }
 
-impl Plain {
+impl Counts {
+    fn in_items(&self) -> String {
+        let Self {
+            unit,
+            total_items,
+            items,
+            ..
+        } = self;
+        format!("{items} of {total_items} {unit}")
+    }
+
     /// Counts, and gives a line when it is time for one.
-    fn advance(&mut self, files: u64, bytes: u64, now: Instant) -> Option<String> {
-        self.files += files;
+    fn advance(&mut self, items: u64, bytes: u64, now: Instant) -> Option<String> {
+        self.items += items;
         self.bytes += bytes;
         if now.duration_since(self.told) < PLAIN_EVERY {
             return None;
         }
         self.told = now;
-        let Self {
-            what,
-            total_files,
-            total_bytes,
-            files,
-            bytes,
-            ..
-        } = self;
-        let (bytes, total) = (size::human(*bytes), size::human(*total_bytes));
-        Some(format!(
-            "{what}: {files} of {total_files} files, {bytes} of {total}"
-        ))
+        let (items, what) = (self.in_items(), &self.what);
+        let (bytes, total) = (size::human(self.bytes), size::human(self.total_bytes));
+        Some(format!("{what}: {items}, {bytes} of {total}"))
     }
 }
 
@@ -126,11 +133,12 @@ mod tests {
     #[test]
     fn a_plain_line_comes_now_and_then() {
         let start = Instant::now();
-        let mut plain = Plain {
+        let mut plain = Counts {
             what: "committing x".into(),
-            total_files: 10,
+            unit: "files",
+            total_items: 10,
             total_bytes: 4096,
-            files: 0,
+            items: 0,
             bytes: 0,
             told: start,
         };

@@ -31,6 +31,7 @@ use self::walk::{NodeKind, Scan};
 use crate::blocking::run;
 use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;
+use crate::progress::Progress;
 use crate::repository::Repository;
 
 /// Trees and entries of the largest manifest that stock SPFS reads back: its FlatBuffers verifier
@@ -59,22 +60,6 @@ impl Default for CommitOptions {
         }
     }
 }
-
-/// Is told how far a commit is. Called from the task that commits: be quick.
-pub trait CommitProgress: Send + Sync {
-    /// The walk is done: so many files and links, of so many bytes, are to be stored.
-    fn found(&self, files: u64, bytes: u64) {
-        let _ = (files, bytes);
-    }
-
-    /// So many *more* files and bytes have been stored.
-    fn stored(&self, files: u64, bytes: u64) {
-        let _ = (files, bytes);
-    }
-}
-
-/// Shows nothing.
-impl CommitProgress for () {}
 
 /// What a commit has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +95,7 @@ pub async fn commit_directory(
     repository: Arc<dyn Repository>,
     directory: &Path,
     options: CommitOptions,
-    progress: &dyn CommitProgress,
+    progress: &dyn Progress,
 ) -> Result<CommitSummary> {
     let (root, exclude) = (directory.to_owned(), HashSet::from_iter(options.exclude));
     let scan = Arc::new(run(move || walk::walk(&root, &exclude)).await?);

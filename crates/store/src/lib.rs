@@ -1,14 +1,17 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`] and
-//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`].
+//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`], [`copy`]
+//! and [`check`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
 mod payload;
+mod progress;
 mod repository;
 mod ext;
 mod blocking;
+mod task;
 mod retry;
 mod http;
 mod server;
@@ -17,10 +20,14 @@ mod memory;
 mod fs;
 mod chain;
 mod commit;
+mod copy;
+mod check;
 mod location;
 
 pub use chain::{Chain, ChainOptions};
-pub use commit::{CommitOptions, CommitProgress, CommitSummary, commit_directory};
+pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
+pub use commit::{CommitOptions, CommitSummary, commit_directory};
+pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
 pub use ext::RepositoryExt;
 pub use fs::{FsOptions, FsRepository};
@@ -28,6 +35,7 @@ pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
+pub use progress::Progress;
 pub use repository::{Repository, TagEntry};
 pub use retry::{Backoff, STALL_MAX};
 pub use server::{ServeOptions, Server, ServerStats};

@@ -15,8 +15,8 @@ use farseek_object::{
     Digest, DigestStrategy, Encoding, Header, Manifest, MergeOptions, MergedTree, NodeKind, Object,
 };
 use farseek_store::{
-    CommitOptions, CommitProgress, CommitSummary, FsOptions, FsRepository, MemoryRepository,
-    Repository, StoreError, commit_directory,
+    CommitOptions, CommitSummary, FsOptions, FsRepository, MemoryRepository, Progress, Repository,
+    StoreError, commit_directory,
 };
 use futures::StreamExt;
 
@@ -335,7 +335,7 @@ async fn whiteouts_become_masks() {
 /// Changes the tree when the walk is over and nothing has been read.
 struct Meddler<F>(Mutex<Option<F>>);
 
-impl<F: FnOnce() + Send> CommitProgress for Meddler<F> {
+impl<F: FnOnce() + Send> Progress for Meddler<F> {
     fn found(&self, _files: u64, _bytes: u64) {
         if let Some(meddle) = self.0.lock().expect("no panic").take() {
             meddle();
@@ -409,7 +409,7 @@ async fn what_changes_meanwhile_is_noticed() {
 #[derive(Default)]
 struct Counts(Mutex<[u64; 4]>);
 
-impl CommitProgress for Counts {
+impl Progress for Counts {
     fn found(&self, files: u64, bytes: u64) {
         let mut counts = self.0.lock().expect("no panic");
         (counts[0], counts[1]) = (files, bytes);

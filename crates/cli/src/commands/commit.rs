@@ -185,7 +185,7 @@ pub(crate) async fn commit(
         ..CommitOptions::default()
     };
     let what = format!("committing {}", directory.display());
-    let progress = Progress::new(what, app.environment.terminal);
+    let progress = Progress::new(what, "files", app.environment.terminal);
     Ok(commit_directory(repository.clone(), directory, options, &progress).await?)
 }
 

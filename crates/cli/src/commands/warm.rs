@@ -10,7 +10,7 @@ mod place;
 use anyhow::Result;
 use clap::Args;
 use farseek_reader::{ReadError, Reader, ReaderOptions};
-use farseek_store::{CommitProgress as _, Repository};
+use farseek_store::{Progress as _, Repository};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -189,7 +189,7 @@ async fn warm(
         ..Warmth::default()
     };
     let what = format!("fetching {}", args.reference);
-    let progress = Progress::new(what, app.environment.terminal);
+    let progress = Progress::new(what, "files", app.environment.terminal);
     progress.found(first.files, first.bytes);
     for _ in 0..ROUNDS {
         if missing.is_empty() || !warmth.failures.is_empty() {

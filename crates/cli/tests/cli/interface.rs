@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "init",
     "commit",
     "tag",
@@ -16,6 +16,9 @@ const COMMANDS: [&str; 20] = [
     "info",
     "ls",
     "cat",
+    "push",
+    "pull",
+    "check",
     "serve",
     "mount",
     "unmount",
@@ -50,6 +53,9 @@ fn help_lists_commands_and_exit_codes() {
       ls           List a directory of an environment, without mounting it [aliases: list, list-dir]
       cat          Print a file of an environment, without mounting it [aliases: read, read-file,
                    cat-file]
+      push         Copy environments from the local repository to a remote
+      pull         Copy environments from a remote to the local repository
+      check        Read and hash all of a repository, say what is wrong, and repair it
       serve        Serve a repository over HTTP, read-only [alias: server]
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]

@@ -5,10 +5,13 @@
     reason = "a test ends where its surroundings are broken"
 )]
 
+mod check;
 mod commit;
 mod demo;
 mod interface;
+mod killed;
 mod mounted;
 mod place;
 mod repository;
+mod transfer;
 mod warm;

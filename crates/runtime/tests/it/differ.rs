@@ -8,7 +8,7 @@ use farseek_object::Digest;
 use farseek_reader::{BlockSize, ReaderOptions};
 use farseek_runtime::{MountRequest, VfsStats, mount};
 use farseek_store::{
-    Chain, ChainOptions, CommitOptions, CommitProgress, FsOptions, FsRepository, MemoryRepository,
+    Chain, ChainOptions, CommitOptions, FsOptions, FsRepository, MemoryRepository, Progress,
     Repository, commit_directory,
 };
 use farseek_testkit::oracle::{self, Options};
@@ -22,7 +22,7 @@ use crate::fixture::spec;
 /// A commit that nobody watches.
 struct Silent;
 
-impl CommitProgress for Silent {}
+impl Progress for Silent {}
 
 /// A tree on disk, and a mount of it.
 struct Scene {

@@ -12,11 +12,12 @@ use farseek_object::Digest;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use super::read;
 use super::walk::{NodeKind, Scan, changed};
-use super::{CommitProgress, read};
 use crate::blocking::run;
 use crate::error::Result;
 use crate::payload::PutOptions;
+use crate::progress::Progress;
 use crate::repository::Repository;
 
 /// A file of at most this many bytes is read whole.
@@ -69,7 +70,7 @@ pub(super) async fn store(
     repository: &dyn Repository,
     scan: &Arc<Scan>,
     concurrency: usize,
-    progress: &dyn CommitProgress,
+    progress: &dyn Progress,
 ) -> Result<Vec<(u32, Digest)>> {
     let positions = scan.positions(|k| matches!(k, NodeKind::File | NodeKind::Symlink(_)));
     let jobs = plan(
@@ -93,7 +94,7 @@ async fn small(
     repository: &dyn Repository,
     scan: &Arc<Scan>,
     batch: Vec<u32>,
-    progress: &dyn CommitProgress,
+    progress: &dyn Progress,
 ) -> Result<Vec<(u32, Digest)>> {
     let reader = Arc::clone(scan);
     let read = move || {
@@ -125,7 +126,7 @@ async fn large(
     repository: &dyn Repository,
     scan: &Scan,
     position: u32,
-    progress: &dyn CommitProgress,
+    progress: &dyn Progress,
 ) -> Result<Digest> {
     let stamp = scan.nodes[position as usize].stamp;
     let path = scan.path(position);

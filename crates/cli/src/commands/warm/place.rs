@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farseek_reader::{ReadError, Reader, Tier};
-use farseek_store::{CommitProgress as _, Repository};
+use farseek_store::{Progress as _, Repository};
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 

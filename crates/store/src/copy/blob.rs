@@ -1,0 +1,135 @@
+//! One blob: its payload is brought, its object read.
+
+use farseek_object::{Blob, Digest, Object};
+use futures::future;
+
+use super::incoming::Incoming;
+use super::plan::{Presence, Wanted};
+use super::{CopyPolicy, Counts, Ends, is_damage};
+use crate::error::{Result, StoreError};
+use crate::payload::PutOptions;
+
+/// What has become of a blob.
+#[derive(Debug)]
+pub(super) struct Brought {
+    /// The object to store once the payload is visible, unless it is there.
+    pub(super) object: Option<Object>,
+    /// Whether the payload was copied.
+    pub(super) copied: bool,
+    /// Bytes of the payload, where it was looked at.
+    pub(super) size: Option<u64>,
+}
+
+/// Sees to it that the destination has a payload, stored but perhaps not visible yet.
+pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
+    let digest = wanted.digest;
+    let presence = look(&ends, &digest).await?;
+    if presence != Presence::Missing && ends.policy < CopyPolicy::Resync {
+        let has_object = ends.to.has_object(&digest).await?;
+        if has_object && presence.is_whole(wanted.size) {
+            let (object, copied, size) = (None, false, wanted.size);
+            return Ok(Brought {
+                object,
+                copied,
+                size,
+            });
+        }
+    }
+    if presence == Presence::Missing {
+        let (blob, incoming) = future::try_join(
+            source_blob(&ends, digest),
+            Incoming::open(&ends.from, digest, &ends.progress),
+        )
+        .await?;
+        return transfer(&ends, &wanted, blob, incoming).await;
+    }
+    let blob = source_blob(&ends, digest).await?;
+    if presence.is_whole(Some(blob.size)) && is_sound(&ends, &digest).await? {
+        let (object, copied, size) = (Some(Object::Blob(blob)), false, wanted.size);
+        return Ok(Brought {
+            object,
+            copied,
+            size,
+        });
+    }
+    let incoming = Incoming::open(&ends.from, digest, &ends.progress).await?;
+    remove_damaged(&ends, &digest).await?;
+    transfer(&ends, &wanted, blob, incoming).await
+}
+
+/// What the destination has of the payload.
+async fn look(ends: &Ends, digest: &Digest) -> Result<Presence> {
+    match ends.to.payload_size(digest).await {
+        Ok(None) => Ok(Presence::Missing),
+        Ok(size) => Ok(Presence::There(size)),
+        // Said only of what is there.
+        Err(StoreError::Unsupported { .. }) => Ok(Presence::There(None)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn source_blob(ends: &Ends, digest: Digest) -> Result<Blob> {
+    match ends.from.get_object(&digest).await? {
+        Object::Blob(blob) => Ok(blob),
+        other => Err(StoreError::Corrupt {
+            location: ends.from.location().to_owned(),
+            reason: format!("{digest} is named as a file, and is a {}", other.kind()),
+        }),
+    }
+}
+
+/// Whether the payload that the destination has is what it is named. Looked at only where that is
+/// asked for.
+async fn is_sound(ends: &Ends, digest: &Digest) -> Result<bool> {
+    if ends.policy < CopyPolicy::Resync {
+        return Ok(true);
+    }
+    let nobody = std::sync::Arc::new(());
+    let hashed = match Incoming::open(&ends.to, *digest, &(nobody as _)).await {
+        Ok(incoming) => incoming.drain().await,
+        Err(error) => Err(error),
+    };
+    match hashed {
+        Ok((found, _)) => Ok(found == *digest),
+        Err(error) if is_damage(&error) || error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a damaged payload away: a repository leaves what is there. One that does not let us may
+/// still replace it.
+async fn remove_damaged(ends: &Ends, digest: &Digest) -> Result<()> {
+    match ends.to.remove_payload(digest).await {
+        Err(error @ (StoreError::Denied { .. } | StoreError::Unsupported { .. })) => {
+            tracing::debug!("the damaged payload {digest} is not removed: {error}");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn transfer(ends: &Ends, wanted: &Wanted, blob: Blob, incoming: Incoming) -> Result<Brought> {
+    let options = PutOptions {
+        mode: wanted.mode,
+        deferred: true,
+    };
+    let body = incoming.into_body(blob.size);
+    let (stored, size) = ends.to.put_payload(body, options).await?;
+    if (stored, size) != (wanted.digest, blob.size) {
+        return Err(StoreError::Corrupt {
+            location: ends.to.location().to_owned(),
+            reason: format!(
+                "it has stored the payload {} from {} as {stored}",
+                wanted.digest,
+                ends.from.location()
+            ),
+        });
+    }
+    Counts::add(&ends.counts.payloads, 1);
+    Counts::add(&ends.counts.bytes, size);
+    Ok(Brought {
+        object: Some(Object::Blob(blob)),
+        copied: true,
+        size: Some(size),
+    })
+}

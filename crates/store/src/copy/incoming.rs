@@ -1,0 +1,162 @@
+//! A payload on its way in: hashed as it passes, resumed where the way breaks off.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use farseek_object::{Digest, Hasher};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::error::{Result, StoreError};
+use crate::payload::{Body, Payload};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::retry::Backoff;
+
+/// A payload that is being read from its beginning.
+pub(crate) struct Incoming {
+    from: Arc<dyn Repository>,
+    digest: Digest,
+    payload: Payload,
+    /// Where `payload` is: what it holds before `at` is not wanted.
+    place: u64,
+    /// Bytes that have been given out.
+    at: u64,
+    hasher: Hasher,
+    failed: u32,
+    last_progress: Instant,
+    progress: Arc<dyn Progress>,
+}
+
+impl Incoming {
+    /// Opens the payload `digest` of `from`.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not there, and what the repository says.
+    pub(crate) async fn open(
+        from: &Arc<dyn Repository>,
+        digest: Digest,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Self> {
+        let payload = from.get_payload(&digest, 0..u64::MAX).await?;
+        Ok(Self {
+            from: Arc::clone(from),
+            digest,
+            place: payload.range.start,
+            payload,
+            at: 0,
+            hasher: Hasher::new(),
+            failed: 0,
+            last_progress: Instant::now(),
+            progress: Arc::clone(progress),
+        })
+    }
+
+    /// The bytes, to be stored; a failure where they are not `size` bytes of that digest comes
+    /// before their end, so that whoever stores them keeps nothing.
+    pub(crate) fn into_body(self, size: u64) -> Body {
+        let bytes = stream::try_unfold(Some(self), move |incoming| async move {
+            let Some(mut incoming) = incoming else {
+                return Ok(None);
+            };
+            match incoming.next().await? {
+                Some(bytes) if incoming.at > size => {
+                    drop(bytes);
+                    Err(incoming
+                        .corrupt(format!("it is longer than the {size} bytes it has to be")))
+                }
+                Some(bytes) => Ok(Some((bytes, Some(incoming)))),
+                None => incoming.conclude(size).map(|()| None),
+            }
+        });
+        bytes.boxed()
+    }
+
+    /// Reads to the end. Gives the digest of the bytes, and their number.
+    pub(crate) async fn drain(mut self) -> Result<(Digest, u64)> {
+        while self.next().await?.is_some() {}
+        Ok((self.hasher.finish(), self.at))
+    }
+
+    fn conclude(self, size: u64) -> Result<()> {
+        if self.at != size {
+            let reason = format!("it ends after {} of {size} bytes", self.at);
+            return Err(self.corrupt(reason));
+        }
+        let found = self.hasher.clone().finish();
+        if found != self.digest {
+            let reason = format!("its bytes are those of {found}, not of {}", self.digest);
+            return Err(self.corrupt(reason));
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, reason: String) -> StoreError {
+        let source = &self.payload.source;
+        let digest = self.digest.to_string();
+        let location = match source.contains(&digest) {
+            true => source.clone(),
+            // The path of a payload on disk has a slash within the digest.
+            false => format!("the payload {digest} ({source})"),
+        };
+        StoreError::Corrupt { location, reason }
+    }
+
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.payload.body.try_next().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(bytes)) => {
+                    let known = (self.at - self.place).min(bytes.len() as u64);
+                    self.place += bytes.len() as u64;
+                    let new = bytes.slice(known as usize..);
+                    if new.is_empty() {
+                        continue;
+                    }
+                    self.take(&new);
+                    return Ok(Some(new));
+                }
+                Err(error) if error.is_transient() => self.resume(error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &Bytes) {
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+        self.failed = 0;
+        self.last_progress = Instant::now();
+        self.progress.stored(0, bytes.len() as u64);
+    }
+
+    /// Opens the rest anew, after a pause; gives `error` up to the caller when it has been long
+    /// enough.
+    async fn resume(&mut self, mut error: StoreError) -> Result<()> {
+        let seed = u64::from_le_bytes(*self.digest.as_bytes().first_chunk().expect("32 bytes"));
+        loop {
+            self.failed += 1;
+            let elapsed = self.last_progress.elapsed();
+            let Some(pause) = Backoff::default().pause(self.failed, elapsed, None, seed) else {
+                return Err(error);
+            };
+            tracing::info!("going on with the payload {} after: {error}", self.digest);
+            tokio::time::sleep(pause).await;
+            match self.from.get_payload(&self.digest, self.at..u64::MAX).await {
+                Ok(payload) if payload.range.start > self.at => {
+                    self.payload = payload;
+                    let at = self.at;
+                    return Err(self.corrupt(format!("it was asked for from {at} on, and is not")));
+                }
+                Ok(payload) => {
+                    self.place = payload.range.start;
+                    self.payload = payload;
+                    return Ok(());
+                }
+                Err(again) if again.is_transient() => error = again,
+                Err(other) => return Err(other),
+            }
+        }
+    }
+}
