@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use farseek_object::{EnvItem, EnvSpec, Reference};
 use farseek_store::{
     CopiedItem, CopyOptions, CopyPolicy, CopySummary, Repository, RepositoryExt as _, TagOutcome,
@@ -44,8 +44,20 @@ pub(crate) struct TransferArgs {
     /// Manifests read ahead
     #[arg(long, value_name = "N", default_value_t = CopyOptions::default().manifests)]
     max_concurrent_manifests: usize,
+    /// Whether to show how far it is
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Shown::Bars)]
+    progress: Shown,
     #[command(flatten)]
     json: JsonArgs,
+}
+
+/// How progress is shown. The words are SPFS's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// A bar on a terminal, a line now and then elsewhere
+    Bars,
+    /// Not at all
+    None,
 }
 
 impl TransferArgs {
@@ -122,12 +134,17 @@ pub(crate) async fn run(
         )));
     }
     let what = format!("{doing} {}", args.references.join(" "));
-    let progress = Arc::new(Progress::new(what, "files", app.environment.terminal));
+    let terminal = app.environment.terminal && args.progress == Shown::Bars;
+    let progress = Arc::new(Progress::new(what, "files", terminal));
     let started = Instant::now();
     let copying = async {
         let items = items(&*from, &args.references).await?;
         let (from, to) = (from.clone(), to.clone());
-        Ok(copy(from, to, &items, args.options(), progress.clone()).await?)
+        let shown: Arc<dyn farseek_store::Progress> = match args.progress {
+            Shown::Bars => progress.clone(),
+            Shown::None => Arc::new(()),
+        };
+        Ok(copy(from, to, &items, args.options(), shown).await?)
     };
     // Given up, it leaves what has come so far, and nothing that refers to what has not.
     let summary = Signals::listen()?.unless(copying).await?;

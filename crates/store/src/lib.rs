@@ -1,8 +1,8 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`] and
-//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`], [`copy`]
-//! and [`check`].
+//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`], [`copy()`]
+//! and [`check()`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;

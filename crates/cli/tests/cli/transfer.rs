@@ -219,3 +219,41 @@ fn a_web_server_is_pulled_from_and_never_pushed_to() {
         "{told}"
     );
 }
+
+/// The most memory of its own that a process has had, in bytes, as long as it runs.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+#[test]
+fn memory_does_not_grow_with_payloads() {
+    let place = Place::make();
+    for number in 0..3u8 {
+        place.write(&format!("tree/{number}"), vec![number; 128 << 20]);
+    }
+    place.ok(&["init", "repo", "source"]);
+    place.ok(&["commit", "tree", "-t", "large", "-r", "./source"]);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farseek"));
+    command
+        .args(["pull", "large", "--progress", "none", "--from", "./source"])
+        .env_clear()
+        .env("HOME", place.path("home"))
+        .current_dir(place.path(""))
+        .stdout(std::process::Stdio::null());
+    let mut pull = farseek_testkit::ChildGuard::spawn(&mut command).unwrap();
+    let mut most = 0;
+    while pull.try_wait().unwrap().is_none() {
+        let pid = pull.child().id();
+        most = most.max(peak_memory(pid).unwrap_or_default());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(pull.try_wait().unwrap().unwrap().success());
+    assert!(most > 1 << 20, "it was looked at");
+    assert!(most < 128 << 20, "{most} bytes");
+    assert!(place.told(&["check"]).starts_with("exit 0\n"));
+}

@@ -61,7 +61,8 @@ pub(super) async fn problems(survey: &Survey, roots: &[Root]) -> Result<Problems
         return Ok(Problems::new());
     }
     let mut parents = Parents::new(roots, &survey.stacks);
-    let mut manifests = stream::iter(survey.manifests.iter().copied())
+    let manifests = survey.manifests.iter().copied();
+    let mut manifests = stream::iter(manifests.filter(|_| !damaged.is_empty()))
         .map(|digest| async move { (digest, survey.repository.get_object(&digest).await) })
         .buffer_unordered(MANIFESTS);
     while let Some((digest, object)) = manifests.next().await {

@@ -255,7 +255,7 @@ impl Survey {
         subjects: &[Subject],
         roots: &mut Vec<Root>,
     ) -> Result<()> {
-        let mut objects = Vec::new();
+        let (mut objects, mut unnamed) = (Vec::new(), Vec::new());
         for subject in subjects {
             self.damage.remove(subject);
             match subject {
@@ -266,12 +266,14 @@ impl Survey {
                 }
                 Subject::Payload(digest) => {
                     self.hashed.remove(digest);
+                    unnamed.extend((!self.blobs.contains_key(digest)).then_some(*digest));
                 }
                 Subject::Tag(name) => objects.extend(self.tag_again(name, roots).await?),
             }
         }
         self.objects(objects).await?;
-        self.payloads(&[]).await
+        unnamed.retain(|digest| !self.blobs.contains_key(digest));
+        self.payloads(&unnamed).await
     }
 
     async fn tag_again(&mut self, name: &TagName, roots: &mut Vec<Root>) -> Result<Vec<Digest>> {

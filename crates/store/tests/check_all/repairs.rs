@@ -135,3 +135,18 @@ async fn a_repaired_repository_is_what_a_copy_would_be() {
     .unwrap();
     assert_eq!(contents(&*to).await, contents(&*scene.repository).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_payload_that_nobody_names_is_not_taken_for_repaired() {
+    let scene = Scene::make().await;
+    let orphan = crate::graph::put_payload(&*scene.repository, b"nobody's").await;
+    fs::write(scene.file("payloads", &orphan), "somebody").unwrap();
+    let report = scene.repair().await;
+    assert!(!report.is_sound());
+    let reason = report.problems[0].unrepaired.as_deref().unwrap();
+    assert_eq!(reason, format!("memory: has no payload {orphan}"));
+    let header = scene.graph.header;
+    crate::graph::put_blob(&*scene.whole, header, b"nobody's").await;
+    assert!(scene.repair().await.is_sound());
+    assert_eq!(scene.check().await.problems, []);
+}

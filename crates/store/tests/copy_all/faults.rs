@@ -117,6 +117,19 @@ async fn a_payload_that_breaks_off_is_resumed_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_source_that_sends_all_again_is_read_on_from_where_it_was() {
+    let (from, to) = (Watched::new(memory()), memory());
+    fill(&*from).await;
+    from.ignore_ranges();
+    from.spoil(digest("a long note"), Spoil::BreakOff);
+    copy_missing(from.clone(), to.clone(), "org/env")
+        .await
+        .unwrap();
+    assert_eq!(from.counts()["get_payload"], PAYLOADS.len() + 1);
+    assert_eq!(contents(&*to).await, contents(&*from).await);
+}
+
+#[tokio::test]
 async fn what_the_source_lacks_is_named() {
     let lost = digest("two");
     let from = memory();

@@ -11,7 +11,7 @@ use farseek_store::{
 };
 use farseek_testkit::StaticServer;
 
-use crate::graph::{contents, fill, name};
+use crate::graph::{OBJECTS, PAYLOADS, contents, fill, name};
 use crate::{checked, copy_missing, fs, memory};
 
 fn http(url: &str) -> Arc<dyn Repository> {
@@ -52,6 +52,17 @@ async fn from_web_servers_and_never_to_one() {
     let (directory, on_disk) = fs();
     fill(&*on_disk).await;
     let plain = StaticServer::start(directory.path());
+    copy_missing(http(&plain.url()), memory(), "org/env")
+        .await
+        .unwrap();
+    // Everything once, and the manifest that might have been a layer twice; nothing is asked for
+    // without being fetched.
+    let requests = plain.requests();
+    let of = |what: &str| requests.iter().filter(|r| r.path.contains(what)).count();
+    assert_eq!(of("/objects/"), OBJECTS + 1);
+    assert_eq!(of("/payloads/"), PAYLOADS.len());
+    assert_eq!((of("/tags/"), of("VERSION")), (1, 0));
+    assert!(requests.iter().all(|request| request.method == "GET"));
     whole(&*on_disk, http(&plain.url()), memory()).await;
     let address = "127.0.0.1:0".parse().unwrap();
     let serving = Server::bind(on_disk.clone(), address, ServeOptions::default());
