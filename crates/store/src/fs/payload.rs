@@ -14,6 +14,7 @@ use bytes::Bytes;
 use farseek_object::{Digest, Hasher};
 use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::durable::{self, SHARED_FILE, Temp};
 use super::hash_store::HashStore;
@@ -24,6 +25,9 @@ use crate::rules::clamp;
 
 /// Bytes that are read or written at a time: enough to make the change of threads cheap.
 const BATCH: u64 = 1 << 20;
+
+/// Bytes that go to the disk together while a payload is still being written.
+const FLUSH_BYTES: u64 = 32 << 20;
 
 /// An open payload, and where it is.
 struct Source {
@@ -138,6 +142,8 @@ struct Writer {
     file: File,
     hasher: Hasher,
     size: u64,
+    /// How much of it is on its way to the disk.
+    flushed: u64,
 }
 
 impl Writer {
@@ -148,6 +154,7 @@ impl Writer {
             file,
             hasher: Hasher::new(),
             size: 0,
+            flushed: 0,
         })
     }
 
@@ -166,6 +173,7 @@ impl Writer {
             file,
             hasher,
             size,
+            ..
         } = self;
         let digest = hasher.finish();
         if !is_there(store, &digest, size, options)? {
@@ -187,6 +195,7 @@ pub(super) async fn put(
     }
     let creator = Arc::clone(&store);
     let mut writer = run(move || Writer::new(&creator)).await?;
+    let mut flushing = None;
     loop {
         let is_last = batch.is_last;
         let writing = run(move || {
@@ -198,7 +207,21 @@ pub(super) async fn put(
             return run(move || writer.finish(&store, options)).await;
         }
         (writer, batch) = future::try_join(writing, next_batch(&mut body)).await?;
+        flushing = flush(&mut writer, flushing)?;
     }
+}
+
+/// Has what was written go to the disk while more comes, so that little is left to wait for at the
+/// end. Nobody waits for it here, and whether it succeeds shows at the end.
+fn flush(writer: &mut Writer, last: Option<JoinHandle<()>>) -> Result<Option<JoinHandle<()>>> {
+    let busy = last.as_ref().is_some_and(|last| !last.is_finished());
+    if busy || writer.size - writer.flushed < FLUSH_BYTES {
+        return Ok(last);
+    }
+    let file = writer.file.try_clone();
+    let file = file.map_err(StoreError::io("open", writer.temp.path()))?;
+    writer.flushed = writer.size;
+    Ok(Some(spawn_blocking(move || drop(file.sync_data()))))
 }
 
 fn put_small(store: &HashStore, batch: Batch, options: PutOptions) -> Result<(Digest, u64)> {
