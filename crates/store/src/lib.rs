@@ -10,6 +10,7 @@ mod repository;
 mod ext;
 mod blocking;
 mod retry;
+mod grpc;
 mod http;
 mod server;
 mod rules;
