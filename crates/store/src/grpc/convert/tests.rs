@@ -306,7 +306,8 @@ fn errors_there_and_back() {
         digest: digest(1),
         location: "elsewhere".to_owned(),
     };
-    let named = back(&missing, Asked::Payload(&digest(1))).to_string();
+    let one = digest(1);
+    let named = back(&missing, Asked::Payload(&one)).to_string();
     assert!(named.starts_with("grpc://h:1 has no payload"), "{named}");
     assert!(back(&missing, Asked::Anything).is_not_found());
     let tag = StoreError::UnknownTag {
