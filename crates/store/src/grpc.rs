@@ -1,15 +1,29 @@
-//! SPFS's wire protocol (FORMAT.md section 6): the messages and what they mean.
+//! SPFS's wire protocol (FORMAT.md section 6), and the repository that speaks it.
 //!
 //! The messages are generated from `proto/spfs.proto` and committed. Everything that comes from a
 //! peer passes through [`convert`], which is total and strict, before anything else sees it.
 
-pub(crate) mod convert;
 #[rustfmt::skip]
 #[expect(
     unreachable_pub,
-    dead_code,
     clippy::all,
-    reason = "generated: it looks as its generator wants, and holds both ends of every call"
+    reason = "generated: it looks as its generator wants"
 )]
 pub(crate) mod generated;
 pub(crate) mod outcome;
+pub(crate) mod convert;
+mod token;
+mod address;
+mod options;
+mod line;
+mod status;
+mod calls;
+mod bunzip;
+mod place;
+mod payloads;
+mod upload;
+mod repository;
+
+pub use options::GrpcOptions;
+pub use repository::GrpcRepository;
+pub use token::Token;

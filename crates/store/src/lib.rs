@@ -1,7 +1,7 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
-//! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`] and
-//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`].
+//! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
+//! [`MemoryRepository`] and [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
@@ -10,10 +10,11 @@ mod repository;
 mod ext;
 mod blocking;
 mod retry;
-mod grpc;
+mod progress;
 mod http;
-mod server;
 mod rules;
+mod grpc;
+mod server;
 mod memory;
 mod fs;
 mod chain;
@@ -25,6 +26,7 @@ pub use commit::{CommitOptions, CommitProgress, CommitSummary, commit_directory}
 pub use error::{Result, Source, StoreError};
 pub use ext::RepositoryExt;
 pub use fs::{FsOptions, FsRepository};
+pub use grpc::{GrpcOptions, GrpcRepository, Token};
 pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
