@@ -87,7 +87,7 @@ mod tests {
             ("grpc://h:1", "http://h:1/", "grpc://h:1"),
             ("http2://h:1/", "http://h:1/", "http2://h:1"),
             ("grpcs://h:1", "https://h:1/", "grpcs://h:1"),
-            ("grpc://h", "http://h:80/", "grpc://h:80"),
+            ("grpc://h", "http://h/", "grpc://h:80"),
             ("grpcs://h", "https://h/", "grpcs://h:443"),
             ("grpc://[::1]:5", "http://[::1]:5/", "grpc://[::1]:5"),
             (
