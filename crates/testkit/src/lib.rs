@@ -21,4 +21,4 @@ pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
 pub use server::{Fault, Request, Rule, StaticServer};
-pub use stock::{StockFault, StockRequest, StockServer};
+pub use stock::{Recorded, StockFault, StockRequest, StockServer};

@@ -9,6 +9,7 @@
 mod calls;
 mod fault;
 mod log;
+mod recorded;
 mod shelf;
 mod transfer;
 mod wire;
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 
 pub use fault::StockFault;
 pub use log::StockRequest;
+pub use recorded::Recorded;
 
 /// How long a killed server's ports may take to become free.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
@@ -57,11 +59,23 @@ struct Shared {
     rules: Mutex<Vec<fault::Rule>>,
     /// What locations of payloads begin with.
     payloads: Mutex<String>,
+    /// Answers to give in the place of those from the directory.
+    recorded: Option<Recorded>,
 }
 
 impl StockServer {
     /// Serves the repository at `root` on two free ports of the loopback interface.
     pub fn start(root: &Path) -> Self {
+        Self::begin(root, None)
+    }
+
+    /// Gives recorded answers to recorded calls, and an error to all others, but for where
+    /// payloads are: those locations are of another day.
+    pub fn replay(recorded: Recorded) -> Self {
+        Self::begin(Path::new("/nonexistent"), Some(recorded))
+    }
+
+    fn begin(root: &Path, recorded: Option<Recorded>) -> Self {
         let bind = || StdListener::bind(("127.0.0.1", 0)).expect("bind to loopback");
         let (grpc, http) = (bind(), bind());
         let address = |listener: &StdListener| listener.local_addr().expect("it is bound");
@@ -71,6 +85,7 @@ impl StockServer {
             log: log::Log::default(),
             rules: Mutex::default(),
             payloads: Mutex::new(format!("http://{http_address}/")),
+            recorded,
         });
         Self {
             grpc: grpc_address,
@@ -298,7 +313,15 @@ async fn call(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Res
         }
     }
     let payloads = shared.payloads.lock().expect("no holder panics").clone();
-    let answer = calls::answer(&shared.shelf, &payloads, &what, message);
+    let answer = match &shared.recorded {
+        Some(recorded) if !what.ends_with("OpenPayload") && !what.ends_with("WritePayload") => {
+            match recorded.answer(&what, message) {
+                Some(messages) => Some(messages),
+                None => return Ok(grpc(Vec::new(), None, 13, "that was never asked")),
+            }
+        }
+        _ => calls::answer(&shared.shelf, &payloads, &what, message),
+    };
     Ok(match answer {
         Some(messages) => grpc(messages, stall, 0, ""),
         None => grpc(Vec::new(), None, 12, "not implemented"),
