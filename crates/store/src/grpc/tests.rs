@@ -13,10 +13,6 @@ use super::outcome::Outcome;
 
 /// What was recorded; `None`, with a line that says so, where the fixtures are not here. With
 /// `CI=true` that is a failure.
-#[expect(
-    clippy::print_stderr,
-    reason = "the person who runs the tests must see it"
-)]
 fn recorded(test: &str, file: &str) -> Option<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures/wire");
     let Ok(bytes) = std::fs::read(path.join(file)) else {
