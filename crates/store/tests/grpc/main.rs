@@ -2,6 +2,8 @@
 //! of everything that can go wrong.
 
 mod faults;
+#[path = "../sample/keys.rs"]
+mod keys;
 mod payloads;
 mod replay;
 #[path = "../sample/mod.rs"]
@@ -9,3 +11,4 @@ mod sample;
 mod site;
 mod slow;
 mod tags;
+mod tls;
