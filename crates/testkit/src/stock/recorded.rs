@@ -33,9 +33,9 @@ fn key(path: &str, request: &[u8]) -> (String, Vec<u8>) {
         .ends_with("/WriteObject")
         .then(|| Object::decode_wire(Message::new(request).message(1).bytes(7)).ok())
         .flatten();
-    let request = match object {
-        Some(object) => format!("{object:?}").into_bytes(),
-        None => request.to_vec(),
-    };
-    (path.to_owned(), request)
+    let laid_out = object.and_then(|object| object.encode_wire().ok());
+    (
+        path.to_owned(),
+        laid_out.unwrap_or_else(|| request.to_vec()),
+    )
 }
