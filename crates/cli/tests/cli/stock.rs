@@ -83,6 +83,19 @@ fn a_stock_server_is_mounted() {
         fs::read_to_string(mount.join("readme.txt")).unwrap(),
         "hello\n"
     );
+    let transfers = server
+        .requests()
+        .into_iter()
+        .filter(|r| r.what.starts_with("GET /"));
+    let large: Vec<u64> = transfers
+        .map(|r| r.bytes_sent)
+        .filter(|&bytes| bytes > 100)
+        .collect();
+    assert_eq!(
+        large,
+        [LARGE as u64],
+        "the large file came once, for all reads"
+    );
     drop(guard);
 }
 
