@@ -17,7 +17,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Object> {
 }
 
 /// Decodes a body in `encoding`, which on the wire is not always the header's.
-pub(crate) fn decode_body(
+fn decode_body(
     header: Header,
     kind: ObjectKind,
     encoding: Encoding,
@@ -29,9 +29,24 @@ pub(crate) fn decode_body(
     }
 }
 
+/// Decodes what a peer sends: the body is a FlatBuffer, whatever the header says.
+pub(crate) fn decode_wire(bytes: &[u8]) -> Result<Object> {
+    let (header, kind, body) = Header::parse(bytes)?;
+    decode_body(header, kind, Encoding::FlatBuffers, body)
+}
+
 pub(crate) fn encode(object: &Object) -> Result<Vec<u8>> {
+    encode_body(object, object.header().encoding)
+}
+
+/// What is sent to a peer: the object's header, and a FlatBuffer.
+pub(crate) fn encode_wire(object: &Object) -> Result<Vec<u8>> {
+    encode_body(object, Encoding::FlatBuffers)
+}
+
+fn encode_body(object: &Object, encoding: Encoding) -> Result<Vec<u8>> {
     let header = object.header();
-    let body = match header.encoding {
+    let body = match encoding {
         Encoding::Legacy => legacy::encode(object)?,
         Encoding::FlatBuffers => flat_write::encode(object)?,
     };

@@ -220,6 +220,22 @@ impl Object {
         codec::encode(self)
     }
 
+    /// Decodes an object as a peer sends it (FORMAT.md section 6.1): the header as stored, then a
+    /// FlatBuffer, whatever encoding the header names. The header is kept.
+    ///
+    /// Total, as [`decode`](Self::decode) is.
+    pub fn decode_wire(bytes: &[u8]) -> Result<Self> {
+        codec::decode_wire(bytes)
+    }
+
+    /// The bytes to send to a peer; see [`decode_wire`](Self::decode_wire).
+    ///
+    /// # Errors
+    /// `TooLarge` where a FlatBuffer cannot hold it.
+    pub fn encode_wire(&self) -> Result<Vec<u8>> {
+        codec::encode_wire(self)
+    }
+
     /// What it is.
     pub fn kind(&self) -> ObjectKind {
         match self {

@@ -281,6 +281,11 @@ impl TagStream {
         Ok(Self { versions })
     }
 
+    /// A history of `versions`, which are oldest first, kept as they stand.
+    pub fn from_oldest_first(versions: Vec<Tag>) -> Self {
+        Self { versions }
+    }
+
     /// The bytes of a tag file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -69,6 +69,14 @@ pub enum StoreError {
         /// Its words.
         reason: String,
     },
+    /// The repository answered that it could not: asking again will hardly help.
+    #[error("{location} failed: {reason}")]
+    Failed {
+        /// Where.
+        location: String,
+        /// Its words.
+        reason: String,
+    },
     /// What the repository holds or says is wrong: asking again will not help.
     #[error("{location} is corrupt: {reason}")]
     Corrupt {

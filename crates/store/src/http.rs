@@ -10,12 +10,13 @@
 //! Deliberately absent: writing, caches, and listing, but for Farseek's own server, which answers
 //! it under the reserved prefix `-/`.
 
-mod address;
-mod answer;
-mod body;
-mod client;
+pub(crate) mod address;
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod listing;
-mod tls;
+pub(crate) mod part;
+pub(crate) mod tls;
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -31,7 +32,8 @@ use reqwest::Url;
 
 use self::address::Address;
 use self::answer::{Head, Meaning};
-use self::client::{Ask, Client, Opened, Whole};
+use self::client::{Ask, Client, ClientOptions, Opened, Whole};
+use self::part::{empty, range_header, size_of, strange};
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
@@ -91,7 +93,7 @@ impl HttpRepository {
     /// `Invalid` where it is no `http` or `https` URL; `Unavailable` where TLS cannot be set up.
     pub fn open(url: Url, options: HttpOptions) -> Result<Self> {
         let address = Address::new(url)?;
-        let client = Client::new(&address, &options)?;
+        let client = Client::new(&address.location(), &client_options(&address, &options))?;
         Ok(Self {
             location: address.location(),
             address,
@@ -199,74 +201,15 @@ impl HttpRepository {
             Err(error) => Err(error),
         }
     }
-
-    /// What a successful or unsatisfiable answer to `asked` holds.
-    fn payload(&self, asked: Range<u64>, ranged: bool, opened: Opened) -> Result<Payload> {
-        let Opened { head, source, .. } = &opened;
-        let corrupt = |reason| StoreError::Corrupt {
-            location: source.clone(),
-            reason,
-        };
-        let (size, range) = match head.meaning() {
-            Meaning::Whole => (head.length, 0..head.length.unwrap_or(u64::MAX)),
-            Meaning::Part if ranged => {
-                let (range, size) = head.part(&asked).map_err(corrupt)?;
-                (size, range)
-            }
-            Meaning::BeyondEnd if ranged => {
-                let size = head.size_beyond();
-                if size.is_some_and(|size| size > asked.start) {
-                    return Err(corrupt(format!(
-                        "it refuses to send bytes from {} of a payload that it says is larger",
-                        asked.start
-                    )));
-                }
-                return Ok(empty(asked.start, size, source.clone()));
-            }
-            _ => return Err(strange(head, source)),
-        };
-        if let Some(reason) = head.encoded() {
-            return Err(corrupt(reason));
-        }
-        let source = format!("{source}{}", head.hint());
-        let length = (range.end != u64::MAX).then(|| range.end - range.start);
-        let body = body::counted(opened, length, self.client.stall());
-        Ok(Payload {
-            size,
-            range,
-            body,
-            source,
-        })
-    }
 }
 
-/// An answer of no bytes.
-fn empty(at: u64, size: Option<u64>, source: String) -> Payload {
-    Payload {
-        size,
-        range: at..at,
-        body: stream::empty().boxed(),
-        source,
-    }
-}
-
-/// The value of `Range` for `range`; none for the whole.
-fn range_header(range: &Range<u64>) -> Option<String> {
-    // Servers keep file offsets in 63 bits, and some refuse what does not fit.
-    let last = range.end.saturating_sub(1);
-    match (range.start, i64::try_from(last)) {
-        (0, Err(_)) => None,
-        (start, Err(_)) => Some(format!("bytes={start}-")),
-        (start, Ok(last)) => Some(format!("bytes={start}-{last}")),
-    }
-}
-
-fn size_of(head: &Head) -> Option<u64> {
-    match head.meaning() {
-        Meaning::Whole if head.encoded().is_none() => head.length,
-        Meaning::Part => head.size_of_part(),
-        Meaning::BeyondEnd => head.size_beyond(),
-        _ => None,
+fn client_options(address: &Address, options: &HttpOptions) -> ClientOptions {
+    ClientOptions {
+        stall: options.stall,
+        attempts: options.attempts,
+        redirects: options.redirects,
+        direct: address.is_loopback(),
+        seed: options.seed,
     }
 }
 
@@ -286,16 +229,6 @@ fn plain(whole: Whole) -> Result<Whole> {
             reason,
         }),
         None => Ok(whole),
-    }
-}
-
-fn strange(head: &Head, source: &str) -> StoreError {
-    StoreError::Corrupt {
-        location: source.to_owned(),
-        reason: format!(
-            "the server answered {}, which makes no sense here",
-            head.status
-        ),
     }
 }
 
@@ -398,7 +331,7 @@ impl Repository for HttpRepository {
         if opened.head.meaning() == Meaning::Absent {
             return Err(self.not_found("payload", digest));
         }
-        self.payload(range, ask.range.is_some(), opened)
+        part::payload(range, ask.range.is_some(), opened, self.client.stall())
     }
 
     async fn put_payload(&self, _body: Body, _options: PutOptions) -> Result<(Digest, u64)> {

@@ -1,8 +1,8 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
-//! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`] and
-//! [`Chain`] implement it. Above them stands work on whole graphs: [`commit_directory`], [`copy()`]
-//! and [`check()`].
+//! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
+//! [`MemoryRepository`] and [`Chain`] implement it. Above them stands work on whole graphs:
+//! [`commit_directory`], [`copy()`] and [`check()`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
@@ -13,9 +13,11 @@ mod ext;
 mod blocking;
 mod task;
 mod retry;
+mod liveness;
 mod http;
-mod server;
 mod rules;
+mod grpc;
+mod server;
 mod memory;
 mod fs;
 mod chain;
@@ -31,6 +33,7 @@ pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, cop
 pub use error::{Result, Source, StoreError};
 pub use ext::RepositoryExt;
 pub use fs::{FsOptions, FsRepository};
+pub use grpc::{GrpcOptions, GrpcRepository, Token};
 pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;

@@ -5,9 +5,12 @@
 //! | `/path`, `./path`, `a/path` | a directory, as it stands |
 //! | `file:/path`, `file:///path` | a directory, percent-decoded |
 //! | `http://host/path`, `https://…` | the same directory behind a web server |
+//! | `grpc://host:port`, `http2://…` | a server of SPFS's protocol |
+//! | `grpcs://host:port` | the same through TLS |
 //!
 //! Parameters follow `?` and are joined by `&`: `create` and `lazy` (`true` or `false`) and
-//! `tag_namespace`. A path that is written without `file:` may itself contain `?`: what follows
+//! `tag_namespace`; for a gRPC server also `timeout_ms`, `max_decode_message_size_bytes`,
+//! `max_encode_message_size_bytes` and `token_file`. A path that is written without `file:` may itself contain `?`: what follows
 //! one is taken as parameters only where it begins with the name of a parameter and `=`.
 //!
 //! Opening asks a remote for nothing, so one that is offline does not stand in the way of those
@@ -17,6 +20,7 @@
 //! Deliberately absent: names of configured remotes (the command line looks them up first), and
 //! kinds of repository that are not built yet, which are refused by name.
 
+mod grpc;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -50,6 +54,7 @@ pub struct Location {
 enum Place {
     Directory(PathBuf),
     Web(Url),
+    Grpc(grpc::Place),
 }
 
 /// How any kind of repository is opened.
@@ -85,7 +90,7 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Web(_) => None,
+            Place::Web(_) | Place::Grpc(_) => None,
         }
     }
 
@@ -152,6 +157,7 @@ impl fmt::Display for Location {
         match &self.place {
             Place::Directory(path) => path.display().fmt(f),
             Place::Web(url) => f.write_str(&parse::without_credentials(url.as_str())),
+            Place::Grpc(place) => f.write_str(&parse::without_credentials(place.url.as_str())),
         }
     }
 }
@@ -163,6 +169,11 @@ impl fmt::Display for Location {
 pub async fn open(location: &Location, options: &OpenOptions) -> Result<Arc<dyn Repository>> {
     match &location.place {
         Place::Web(url) => Ok(Arc::new(location.open_web(url, options)?)),
+        Place::Grpc(place) => {
+            let namespace = location.tag_namespace.clone();
+            let opened = place.clone().open(namespace, *options);
+            Ok(Arc::new(opened.await?))
+        }
         Place::Directory(_) => {
             let (location, options) = (location.clone(), *options);
             let opened = crate::blocking::run(move || {

@@ -1,4 +1,5 @@
-//! What tests need and nothing ships: a faulty static HTTP server, a proxy that delays, guards,
+//! What tests need and nothing ships: a faulty static HTTP server, a server as
+//! SPFS has it, a proxy that delays, guards,
 //! the oracle differ.
 
 mod seed;
@@ -11,6 +12,7 @@ pub mod handmade;
 pub mod tree;
 pub mod oracle;
 mod server;
+mod stock;
 mod delay;
 
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
@@ -19,3 +21,4 @@ pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
 pub use server::{Fault, Request, Rule, StaticServer};
+pub use stock::{Recorded, StockFault, StockRequest, StockServer};

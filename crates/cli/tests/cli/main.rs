@@ -13,5 +13,6 @@ mod killed;
 mod mounted;
 mod place;
 mod repository;
+mod stock;
 mod transfer;
 mod warm;

@@ -269,3 +269,19 @@ fn repeat_tree(body: &[u8], times: u32) -> Vec<u8> {
     front.extend_from_slice(body);
     front
 }
+
+#[test]
+fn on_the_wire_the_body_is_a_flatbuffer_whatever_the_header_says() {
+    for (object, body) in examples() {
+        for encoding in [0, 1] {
+            let mut sent = object.encode_wire().unwrap();
+            sent[10] = encoding;
+            assert_eq!(&sent[HEADER_LEN..], body);
+            let received = Object::decode_wire(&sent).unwrap();
+            let expected = [Encoding::Legacy, Encoding::FlatBuffers][usize::from(encoding)];
+            assert_eq!(received.header().encoding, expected, "the header is kept");
+            assert_eq!(received.digest(), object.digest());
+            assert_eq!(received.encode_wire().unwrap(), sent);
+        }
+    }
+}

@@ -36,14 +36,7 @@ impl Address {
 
     /// Whether the host is this machine, which no proxy can reach for us.
     pub(super) fn is_loopback(&self) -> bool {
-        match self.base.host() {
-            Some(url::Host::Domain(name)) => {
-                name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost")
-            }
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        }
+        is_loopback(&self.base)
     }
 
     /// The address for messages.
@@ -103,8 +96,20 @@ impl std::fmt::Debug for Address {
     }
 }
 
+/// Whether the host of `url` is this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost")
+        }
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// The URL as messages may show it: no user, no password, no query, no fragment.
-pub(super) fn redacted(url: &Url) -> String {
+pub(crate) fn redacted(url: &Url) -> String {
     let mut url = url.clone();
     // They fail only for URLs that cannot hold any.
     let _ = url.set_username("");

@@ -12,11 +12,11 @@ use reqwest::header::{
 
 /// The head of an answer, as far as it matters.
 #[derive(Debug, Clone)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) content_type: Option<String>,
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<String>,
     /// `Content-Length`, where there is one.
-    pub(super) length: Option<u64>,
+    pub(crate) length: Option<u64>,
     /// `Content-Range`, as it stands there.
     content_range: Option<String>,
     /// `Content-Encoding`, where it says that the body is not the file's bytes.
@@ -26,7 +26,7 @@ pub(super) struct Head {
 
 /// What the status says, before the body is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// 200.
     Whole,
     /// 206.
@@ -44,7 +44,7 @@ pub(super) enum Meaning {
 }
 
 impl Head {
-    pub(super) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
         let text = |name: HeaderName| {
             headers
                 .get(name)
@@ -63,7 +63,7 @@ impl Head {
         }
     }
 
-    pub(super) fn meaning(&self) -> Meaning {
+    pub(crate) fn meaning(&self) -> Meaning {
         match self.status.as_u16() {
             200 => Meaning::Whole,
             206 => Meaning::Part,
@@ -78,7 +78,7 @@ impl Head {
 
     /// How long it asks to be left alone. Only seconds: a date would need a clock, and servers
     /// that throttle send seconds.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
             .as_deref()?
             .trim()
@@ -88,7 +88,7 @@ impl Head {
     }
 
     /// Why the body cannot be the bytes of the file, where it cannot.
-    pub(super) fn encoded(&self) -> Option<String> {
+    pub(crate) fn encoded(&self) -> Option<String> {
         self.encoding.as_ref().map(|encoding| {
             format!("it sends '{encoding}'-encoded data where plain bytes were asked for")
         })
@@ -96,7 +96,7 @@ impl Head {
 
     /// A hint for messages about a body that makes no sense: most often an error page or a
     /// sign-in page where a file was asked for.
-    pub(super) fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         match &self.content_type {
             Some(kind) if kind.trim().to_ascii_lowercase().starts_with("text/html") => {
                 " (an HTML page was sent instead)".to_owned()
@@ -109,7 +109,7 @@ impl Head {
     ///
     /// # Errors
     /// What is wrong: it holds no single range, not the asked one, or its length contradicts it.
-    pub(super) fn part(&self, asked: &Range<u64>) -> Result<(Range<u64>, Option<u64>), String> {
+    pub(crate) fn part(&self, asked: &Range<u64>) -> Result<(Range<u64>, Option<u64>), String> {
         let kind = self
             .content_type
             .as_deref()
@@ -141,7 +141,7 @@ impl Head {
     }
 
     /// The file's size that a 416 tells, where it tells one.
-    pub(super) fn size_beyond(&self) -> Option<u64> {
+    pub(crate) fn size_beyond(&self) -> Option<u64> {
         self.content_range
             .as_deref()?
             .trim()
@@ -154,7 +154,7 @@ impl Head {
     }
 
     /// The file's size that a 206 tells, where it tells one.
-    pub(super) fn size_of_part(&self) -> Option<u64> {
+    pub(crate) fn size_of_part(&self) -> Option<u64> {
         parse_content_range(self.content_range.as_deref()?)?.1
     }
 }

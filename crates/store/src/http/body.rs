@@ -21,7 +21,7 @@ struct Reading {
 }
 
 /// The body of `opened`, which is to be `expected` bytes long where that is known.
-pub(super) fn counted(
+pub(crate) fn counted(
     opened: Opened,
     expected: Option<u64>,
     stall: Duration,

@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, RANGE};
 use reqwest::{Method, Url, redirect};
 use tokio::time::Instant;
 
-use super::HttpOptions;
-use super::address::{Address, redacted};
+use super::address::redacted;
 use super::answer::{Head, Meaning};
 use super::tls;
 use crate::error::{Result, StoreError};
+use crate::liveness::Liveness;
+use crate::payload::Body;
 use crate::retry::{Backoff, STALL_MAX};
 
 /// Idle connections are closed before the usual server closes them (15 s and more), so that a
@@ -30,26 +31,29 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) method: Method,
-    pub(super) url: Url,
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
     /// The value of `Range`.
-    pub(super) range: Option<String>,
+    pub(crate) range: Option<String>,
     /// Whether caches on the way must ask the server: for what may change.
-    pub(super) fresh: bool,
+    pub(crate) fresh: bool,
+    /// What else the request's head says. The values of those that are secret are marked so.
+    pub(crate) headers: HeaderMap,
 }
 
 impl Ask {
-    pub(super) fn get(url: Url) -> Self {
+    pub(crate) fn get(url: Url) -> Self {
         Self {
             method: Method::GET,
             url,
             range: None,
             fresh: false,
+            headers: HeaderMap::new(),
         }
     }
 
-    pub(super) fn head(url: Url) -> Self {
+    pub(crate) fn head(url: Url) -> Self {
         Self {
             method: Method::HEAD,
             ..Self::get(url)
@@ -59,19 +63,19 @@ impl Ask {
 
 /// An answer whose body is still to come.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) head: Head,
-    pub(super) response: reqwest::Response,
+pub(crate) struct Opened {
+    pub(crate) head: Head,
+    pub(crate) response: reqwest::Response,
     /// The URL asked for, for messages.
-    pub(super) source: String,
+    pub(crate) source: String,
 }
 
 /// A small answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) head: Head,
-    pub(super) body: Bytes,
-    pub(super) source: String,
+pub(crate) struct Whole {
+    pub(crate) head: Head,
+    pub(crate) body: Bytes,
+    pub(crate) source: String,
 }
 
 /// A failed attempt, and how long the server asks to be left alone.
@@ -121,8 +125,23 @@ enum Again {
     WhenTold,
 }
 
+/// How a [`Client`] behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientOptions {
+    /// How long a server may make no progress.
+    pub(crate) stall: Duration,
+    /// Attempts at what is tried again, the first one counted.
+    pub(crate) attempts: u32,
+    /// Redirects followed for one request.
+    pub(crate) redirects: usize,
+    /// Whether no proxy is asked: none can reach this machine for us.
+    pub(crate) direct: bool,
+    /// Varies the pauses between attempts.
+    pub(crate) seed: u64,
+}
+
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     backoff: Backoff,
     /// Differs between processes and calls, so that clients do not retry in step.
@@ -130,8 +149,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(address: &Address, options: &HttpOptions) -> Result<Self> {
-        let location = address.location();
+    /// # Errors
+    /// `Unavailable` where TLS cannot be set up: not with the provider built in.
+    pub(crate) fn new(location: &str, options: &ClientOptions) -> Result<Self> {
+        let location = location.to_owned();
         let tls = tls::config().map_err(|error| StoreError::Unavailable {
             location: location.clone(),
             reason: "TLS cannot be set up".to_owned(),
@@ -147,7 +168,7 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(KEEPALIVE)
             .tcp_nodelay(true);
-        if address.is_loopback() {
+        if options.direct {
             builder = builder.no_proxy();
         }
         let http = builder
@@ -165,14 +186,14 @@ impl Client {
         })
     }
 
-    pub(super) fn stall(&self) -> Duration {
+    pub(crate) fn stall(&self) -> Duration {
         self.backoff.deadline
     }
 
     /// Asks, and reads the body (at most `limit` bytes); what may pass is tried again.
     ///
     /// Answers that say "not now" or "you may not" are errors; all others are the caller's.
-    pub(super) async fn whole(&self, ask: &Ask, limit: u64) -> Result<Whole> {
+    pub(crate) async fn whole(&self, ask: &Ask, limit: u64) -> Result<Whole> {
         let mut patience = Patience::new(self.stall());
         let mut failed = 0;
         loop {
@@ -188,7 +209,7 @@ impl Client {
     }
 
     /// Asks, and leaves the body to the caller. Tried again only where the server says when.
-    pub(super) async fn open(&self, ask: &Ask) -> Result<Opened> {
+    pub(crate) async fn open(&self, ask: &Ask) -> Result<Opened> {
         let patience = Patience::new(self.stall());
         let mut failed = 0;
         loop {
@@ -238,35 +259,45 @@ impl Client {
             source,
         } = self.try_open(ask, patience).await?;
         patience.progressed();
-        let too_large = || StoreError::Corrupt {
-            location: source.clone(),
-            reason: format!("it holds more than {limit} bytes, the limit here"),
-        };
         let announced = head.length.filter(|_| ask.method != Method::HEAD);
         if announced.is_some_and(|length| length > limit) {
-            return Err(too_large().into());
+            return Err(too_large(&source, limit).into());
         }
-        let mut body = BytesMut::new();
-        while let Some(piece) = patience
-            .wait(&source, response.chunk())
-            .await?
-            .map_err(|error| unavailable(&source, error))?
-        {
-            patience.progressed();
-            body.extend_from_slice(&piece);
-            if body.len() as u64 > limit {
-                return Err(too_large().into());
-            }
-        }
-        Ok(Whole {
-            head,
-            body: body.freeze(),
-            source,
-        })
+        let body = collect(&mut response, &source, limit, patience).await?;
+        Ok(Whole { head, body, source })
     }
 
-    async fn try_open(&self, ask: &Ask, patience: &Patience) -> Result<Opened, Failure> {
+    /// Sends `body` as it comes, which notes its `liveness`, and reads the answer, at most
+    /// `limit` bytes. Never tried again: a body is a stream.
+    ///
+    /// # Errors
+    /// Any answer but 200, too.
+    pub(crate) async fn send(
+        &self,
+        ask: &Ask,
+        body: Body,
+        liveness: &Liveness,
+        limit: u64,
+    ) -> Result<Bytes> {
         let source = redacted(&ask.url);
+        let request = self.request(ask).body(reqwest::Body::wrap_stream(body));
+        let response = liveness.wait(self.stall(), request.send()).await;
+        let response = response.ok_or_else(|| stalled(&source, self.stall()))?;
+        let mut response = response.map_err(|error| unavailable(&source, error))?;
+        let head = Head::new(response.status(), response.headers());
+        refusal(&head, &source).map_err(|failure| failure.error)?;
+        if head.meaning() != Meaning::Whole {
+            return Err(StoreError::Failed {
+                location: source,
+                reason: format!("the server answered {} to an upload", head.status),
+            });
+        }
+        let mut patience = Patience::new(self.stall());
+        collect(&mut response, &source, limit, &mut patience).await
+    }
+
+    /// The request without its body.
+    fn request(&self, ask: &Ask) -> reqwest::RequestBuilder {
         let mut request = self
             .http
             .request(ask.method.clone(), ask.url.clone())
@@ -277,8 +308,16 @@ impl Client {
         if ask.fresh {
             request = request.header(CACHE_CONTROL, "no-cache");
         }
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        request
+    }
+
+    async fn try_open(&self, ask: &Ask, patience: &Patience) -> Result<Opened, Failure> {
+        let source = redacted(&ask.url);
         let response = patience
-            .wait(&source, request.send())
+            .wait(&source, self.request(ask).send())
             .await?
             .map_err(|error| unavailable(&source, error))?;
         let head = Head::new(response.status(), response.headers());
@@ -288,6 +327,35 @@ impl Client {
             response,
             source,
         })
+    }
+}
+
+/// The rest of an answer, at most `limit` bytes.
+async fn collect(
+    response: &mut reqwest::Response,
+    source: &str,
+    limit: u64,
+    patience: &mut Patience,
+) -> Result<Bytes> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = patience
+        .wait(source, response.chunk())
+        .await?
+        .map_err(|error| unavailable(source, error))?
+    {
+        patience.progressed();
+        body.extend_from_slice(&piece);
+        if body.len() as u64 > limit {
+            return Err(too_large(source, limit));
+        }
+    }
+    Ok(body.freeze())
+}
+
+fn too_large(source: &str, limit: u64) -> StoreError {
+    StoreError::Corrupt {
+        location: source.to_owned(),
+        reason: format!("it holds more than {limit} bytes, the limit here"),
     }
 }
 
@@ -341,7 +409,7 @@ fn stalled(source: &str, stall: Duration) -> StoreError {
 }
 
 /// A request or a body that failed, in words; asking again may help but for redirects.
-pub(super) fn unavailable(source: &str, error: reqwest::Error) -> StoreError {
+pub(crate) fn unavailable(source: &str, error: reqwest::Error) -> StoreError {
     let error = error.without_url();
     let cause = root(&error).to_string();
     let location = source.to_owned();
@@ -375,7 +443,7 @@ fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static)
 }
 
 /// Waits for the next piece of a body no longer than `stall`.
-pub(super) async fn next_piece(
+pub(crate) async fn next_piece(
     response: &mut reqwest::Response,
     source: &str,
     stall: Duration,

@@ -16,7 +16,7 @@ use rustls_platform_verifier::Verifier;
 ///
 /// # Errors
 /// Where the provider knows no protocol version: never, with the one built in.
-pub(super) fn config() -> Result<ClientConfig, Error> {
+pub(crate) fn config() -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Lazy {
         provider: Arc::clone(&provider),

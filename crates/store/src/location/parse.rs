@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 
 use url::{Url, form_urlencoded};
 
-use super::{Location, Place};
+use super::{Location, Place, grpc};
+use crate::error::StoreError;
+use crate::grpc::{GrpcOptions, GrpcRepository};
 
 /// What may follow `?`.
 const PARAMETERS: [&str; 3] = ["create", "lazy", "tag_namespace"];
@@ -42,13 +44,13 @@ fn parse_scheme(scheme: &str, rest: &str, text: &str) -> Result<Location, String
         "file" => parse_file(rest),
         "http" | "https" => parse_web(text),
         "tar" => later("tar"),
-        "grpc" | "http2" => later("gRPC"),
+        "grpc" | "http2" | "grpcs" => parse_grpc(text),
         "proxy" => later("proxy"),
         "fallback" => later("fallback"),
         "s3" | "gs" | "az" => later("object-store"),
         _ => Err(format!(
-            "there is no kind of repository called '{scheme}': it may be file, http or https \
-             (write ./ before the name of a directory)"
+            "there is no kind of repository called '{scheme}': it may be file, http, https, grpc or \
+             grpcs (write ./ before the name of a directory)"
         )),
     }
 }
@@ -117,8 +119,35 @@ fn parse_web(text: &str) -> Result<Location, String> {
     Ok(location)
 }
 
+fn parse_grpc(text: &str) -> Result<Location, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    let parameters = url.query().unwrap_or_default().to_owned();
+    url.set_query(None);
+    url.set_fragment(None);
+    GrpcRepository::open(&url, GrpcOptions::default()).map_err(|error| match error {
+        StoreError::Invalid { reason, .. } => reason,
+        error => error.to_string(),
+    })?;
+    let location = Location {
+        place: Place::Grpc(grpc::Place::new(url)),
+        create: false,
+        lazy: false,
+        tag_namespace: None,
+    };
+    let location = with_parameters(location, &parameters)?;
+    if location.create {
+        return Err("a repository cannot be created through a server".to_owned());
+    }
+    Ok(location)
+}
+
 fn with_parameters(mut location: Location, parameters: &str) -> Result<Location, String> {
     for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
+        if let Place::Grpc(place) = &mut location.place
+            && place.set(&name, &value)?
+        {
+            continue;
+        }
         match &*name {
             "create" => location.create = parse_bool(&name, &value)?,
             "lazy" => location.lazy = parse_bool(&name, &value)?,
@@ -128,7 +157,7 @@ fn with_parameters(mut location: Location, parameters: &str) -> Result<Location,
                     Some(namespace.map_err(|e: farseek_object::ObjectError| e.to_string())?);
             }
             "when" => return Err("views at a time (when=) are not supported yet".to_owned()),
-            name => return Err(unknown_parameter(name)),
+            name => return Err(unknown_parameter(name, &location.place)),
         }
     }
     Ok(location)
@@ -140,15 +169,17 @@ fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
         .map_err(|_| format!("{name} is true or false, not '{value}'"))
 }
 
-fn unknown_parameter(name: &str) -> String {
+fn unknown_parameter(name: &str, place: &Place) -> String {
+    let special: &[&str] = match place {
+        Place::Grpc(_) => &grpc::PARAMETERS,
+        Place::Directory(_) | Place::Web(_) => &[],
+    };
+    let known = [&PARAMETERS, special].concat();
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
-    let nearest = PARAMETERS.iter().min_by_key(|known| distance(known));
+    let nearest = known.iter().min_by_key(|known| distance(known));
     match nearest.filter(|known| distance(known) <= MAX_DISTANCE) {
         Some(nearest) => format!("unknown parameter '{name}': did you mean '{nearest}'?"),
-        None => format!(
-            "unknown parameter '{name}': there are {}",
-            PARAMETERS.join(", ")
-        ),
+        None => format!("unknown parameter '{name}': there are {}", known.join(", ")),
     }
 }
 

@@ -80,8 +80,18 @@ fn what_is_wrong_is_said() {
         ("http://", "empty host"),
         ("http://h/a?create=true", "cannot be created"),
         ("tar:/a.tar", "tar repositories are not supported yet"),
-        ("grpc://h:1", "gRPC repositories are not supported yet"),
-        ("http2://h:1", "gRPC repositories are not supported yet"),
+        ("grpc://", "it names no host"),
+        ("grpc://h:1/path", "a gRPC server has no path"),
+        ("grpc://u:secret@h:1", "token_file="),
+        ("grpc://h:1?create=true", "cannot be created"),
+        ("grpc://h:1?timeout_ms=1s", "timeout_ms is a number above 0"),
+        ("grpc://h:1?timeout_ms=0", "timeout_ms is a number above 0"),
+        ("grpc://h:1?token_file=", "token_file names no file"),
+        (
+            "grpc://h:1?max_decode_message_size_byte=1",
+            "did you mean 'max_decode_message_size_bytes'?",
+        ),
+        ("http://h:1?timeout_ms=1", "unknown parameter 'timeout_ms'"),
         (
             "proxy:?primary=a",
             "proxy repositories are not supported yet",
@@ -99,6 +109,43 @@ fn what_is_wrong_is_said() {
         let said = reason(text);
         assert!(said.contains(expected), "{text}: {said}");
     }
+}
+
+#[test]
+fn grpc_servers() {
+    for text in ["grpc://h:1", "http2://h:1", "grpcs://h:1"] {
+        assert_eq!(parse(text).to_string(), text);
+        assert!(parse(text).path().is_none());
+    }
+    let full = parse(
+        "grpc://h:1?lazy=true&timeout_ms=1500&max_decode_message_size_bytes=1000&\
+         max_encode_message_size_bytes=2000&tag_namespace=vfx&token_file=/a%20b",
+    );
+    assert_eq!(full.to_string(), "grpc://h:1");
+    assert_eq!(
+        full.tag_namespace(),
+        Some(&"vfx".parse().expect("a namespace"))
+    );
+    assert_ne!(full, parse("grpc://h:1?tag_namespace=vfx&lazy=true"));
+}
+
+#[tokio::test]
+async fn a_token_is_read_from_its_file_and_never_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    let location = parse(&format!("grpc://127.0.0.1:1?token_file={}", path.display()));
+    let missing = open(&location, &OpenOptions::default()).await;
+    let missing = missing.expect_err("not there").to_string();
+    assert!(missing.contains("cannot read the token in"), "{missing}");
+    std::fs::write(&path, "two secrets").expect("written");
+    let invalid = open(&location, &OpenOptions::default()).await;
+    let invalid = format!("{:?}", invalid.expect_err("no token"));
+    assert!(invalid.contains("visible ASCII") && !invalid.contains("secrets"));
+    std::fs::write(&path, "secret\n").expect("written");
+    let opened = open(&location, &OpenOptions::default())
+        .await
+        .expect("opened");
+    assert!(!format!("{opened:?} {}", opened.location()).contains("secret"));
 }
 
 #[test]

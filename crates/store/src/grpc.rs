@@ -1,0 +1,33 @@
+//! SPFS's wire protocol (FORMAT.md section 6), and the repository that speaks it.
+//!
+//! The messages are generated from `proto/spfs.proto` and committed. Everything that comes from a
+//! peer passes through [`convert`], which is total and strict, before anything else sees it.
+
+#[rustfmt::skip]
+#[expect(
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated: it looks as its generator wants"
+)]
+pub(crate) mod generated;
+pub(crate) mod outcome;
+pub(crate) mod convert;
+mod token;
+mod address;
+mod options;
+mod line;
+mod status;
+mod calls;
+mod bunzip;
+mod place;
+mod payloads;
+mod upload;
+mod pushed;
+mod repository;
+#[cfg(test)]
+mod tests;
+
+pub use options::GrpcOptions;
+pub use repository::GrpcRepository;
+pub use token::Token;

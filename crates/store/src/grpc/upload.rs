@@ -1,0 +1,115 @@
+//! Storing a payload: a server says where to, and HTTP takes it there as it comes.
+//!
+//! A body is a stream and cannot be sent twice, so nothing is tried again here. What the server
+//! says it has stored is compared with what was hashed on the way.
+
+use std::sync::{Arc, Mutex};
+
+use farseek_object::{Digest, Hasher};
+use futures::stream::{self, StreamExt};
+use prost::Message;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use tokio::time::Instant;
+
+use super::calls::{Calls, value};
+use super::convert::{self, Asked};
+use super::generated as wire;
+use super::payloads::{Payloads, RAW, advised, upload};
+use super::place;
+use crate::error::{Result, StoreError};
+use crate::liveness::Liveness;
+use crate::payload::Body;
+
+/// What is answered to an upload is some fifty bytes.
+const ANSWER_MAX_BYTES: u64 = 64 << 10;
+
+/// What was sent, and why no more was.
+#[derive(Default)]
+struct Sent {
+    hasher: Hasher,
+    size: u64,
+    failure: Option<StoreError>,
+}
+
+/// Stores the payload `body`; see [`Repository::put_payload`](crate::Repository).
+pub(super) async fn put(calls: &Calls, payloads: &Payloads, body: Body) -> Result<(Digest, u64)> {
+    let option = calls.ask("store payloads", Asked::Anything, |caller| async move {
+        let asked = wire::WritePayloadRequest {};
+        caller.payloads().write_payload(asked).await
+    });
+    let announced = option.await?.url;
+    let to = place::parse(&announced);
+    let to = to.ok_or_else(|| place::strange(&announced, calls.location()))?;
+
+    let sent = Arc::new(Mutex::new(Sent::default()));
+    let liveness = Arc::new(Liveness::since(Instant::now()));
+    let mut ask = upload(calls, &to);
+    ask.headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
+    let outgoing = outgoing(body, Arc::clone(&sent), Arc::clone(&liveness));
+    let client = payloads.client(calls, &to)?;
+    let answer = client
+        .send(&ask, outgoing, &liveness, ANSWER_MAX_BYTES)
+        .await;
+    let sent = std::mem::take(&mut *sent.lock().expect("no holder panics"));
+    if let Some(failure) = sent.failure {
+        return Err(failure);
+    }
+    let answer = answer.map_err(|error| advised(error, calls, &to))?;
+    let source = place::text(&to);
+    let stored = stored(&answer, &source)?;
+    let expected = (sent.hasher.finish(), sent.size);
+    match stored == expected {
+        true => Ok(expected),
+        false => Err(StoreError::Corrupt {
+            location: source,
+            reason: format!(
+                "it stored {} of {} bytes where {} of {} bytes was sent",
+                stored.0, stored.1, expected.0, expected.1
+            ),
+        }),
+    }
+}
+
+/// What the server says it has stored.
+fn stored(answer: &[u8], source: &str) -> Result<(Digest, u64)> {
+    let corrupt = |reason: String| StoreError::Corrupt {
+        location: source.to_owned(),
+        reason,
+    };
+    let answer = wire::UploadResponse::decode(answer)
+        .map_err(|error| corrupt(format!("its answer to an upload does not decode: {error}")))?;
+    let result = value(answer, Asked::Anything, "store payloads", source)?;
+    let digest = convert::to_digest(result.digest.as_ref(), "uploaded payload");
+    let digest = digest.map_err(|error| corrupt(error.to_string()))?;
+    Ok((digest, result.size))
+}
+
+/// `body` on its way out: hashed, counted, and watched.
+fn outgoing(body: Body, sent: Arc<Mutex<Sent>>, liveness: Arc<Liveness>) -> Body {
+    let outgoing = stream::unfold(Some(body), move |body| {
+        let (sent, liveness) = (Arc::clone(&sent), Arc::clone(&liveness));
+        async move {
+            let mut body = body?;
+            liveness.our_turn();
+            let piece = body.next().await;
+            liveness.made();
+            let mut sent = sent.lock().expect("no holder panics");
+            match piece? {
+                Ok(piece) => {
+                    sent.hasher.update(&piece);
+                    sent.size += piece.len() as u64;
+                    Some((Ok(piece), Some(body)))
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    sent.failure = Some(error);
+                    let location = "the payload to store".to_owned();
+                    let broken = StoreError::Corrupt { location, reason };
+                    Some((Err(broken), None))
+                }
+            }
+        }
+    });
+    outgoing.boxed()
+}
