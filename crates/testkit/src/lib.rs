@@ -1,5 +1,5 @@
-//! What tests need and nothing ships: a faulty static HTTP server, a proxy that delays, guards,
-//! the oracle differ.
+//! What tests need and nothing ships: a faulty static HTTP server, a proxy that delays, a client
+//! as SPFS's is, guards, the oracle differ.
 
 mod seed;
 mod need;
@@ -12,6 +12,7 @@ pub mod tree;
 pub mod oracle;
 mod server;
 mod delay;
+pub mod stock_client;
 
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
 pub use delay::DelayProxy;
