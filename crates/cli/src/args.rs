@@ -8,7 +8,7 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, commit, completions, config, demo, info, init, log, ls, ls_tags, mount, serve,
-    stats, tag, tags, unmount, untag, warm,
+    server, stats, tag, tags, unmount, untag, warm,
 };
 use crate::exit;
 
@@ -109,8 +109,9 @@ pub(crate) enum Command {
     #[command(visible_aliases = ["read", "read-file", "cat-file"])]
     Cat(cat::CatArgs),
     /// Serve a repository over HTTP, read-only
-    #[command(visible_alias = "server")]
     Serve(serve::ServeArgs),
+    /// Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
+    Server(Box<server::ServerArgs>),
     /// Mount an environment on a directory
     Mount(Box<mount::MountArgs>),
     /// Take a mounted environment off its directory

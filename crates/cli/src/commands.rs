@@ -13,6 +13,7 @@ pub(crate) mod ls;
 pub(crate) mod ls_tags;
 pub(crate) mod mount;
 pub(crate) mod serve;
+pub(crate) mod server;
 pub(crate) mod stats;
 pub(crate) mod tag;
 pub(crate) mod tags;
@@ -39,6 +40,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Ls(args) => ls::run(args, app).await,
         Command::Cat(args) => cat::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,
+        Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,
