@@ -7,6 +7,7 @@
 #[expect(
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes,
     reason = "generated: it looks as its generator wants"
 )]
 pub(crate) mod generated;
@@ -23,6 +24,8 @@ mod place;
 mod payloads;
 mod upload;
 mod repository;
+#[cfg(test)]
+mod tests;
 
 pub use options::GrpcOptions;
 pub use repository::GrpcRepository;

@@ -1,5 +1,5 @@
-//! What tests need and nothing ships: a faulty static HTTP server, a proxy that delays, a client
-//! as SPFS's is, guards, the oracle differ.
+//! What tests need and nothing ships: a faulty static HTTP server, a server and a client as SPFS
+//! has them, a proxy that delays, guards, the oracle differ.
 
 mod seed;
 mod need;
@@ -11,6 +11,7 @@ pub mod handmade;
 pub mod tree;
 pub mod oracle;
 mod server;
+mod stock;
 mod delay;
 pub mod stock_client;
 
@@ -20,3 +21,4 @@ pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
 pub use server::{Fault, Request, Rule, StaticServer};
+pub use stock::{Recorded, StockFault, StockRequest, StockServer};

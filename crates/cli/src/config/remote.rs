@@ -22,6 +22,7 @@ pub(crate) const REMOTE_KEYS: &[&str] = &[
     "secondary",
     "tag_namespace",
     "timeout_ms",
+    "token_file",
     "when",
 ];
 

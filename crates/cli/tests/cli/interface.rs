@@ -349,14 +349,14 @@ fn a_remote_that_is_not_supported_yet_does_not_keep_the_others_from_being_used()
     let place = Place::make();
     place.write(
         "home/.config/spfs/spfs.toml",
-        "[remote.origin]\naddress = 'grpc://host:7737'\n",
+        "[remote.origin]\naddress = 's3://bucket/x'\n",
     );
     std::fs::create_dir(place.path("mnt")).unwrap();
     place.write("tree/file", "x");
     place.ok(&["commit", "tree", "-t", "x"]);
     assert_snapshot!(place.told(&["mount", "nothing", "mnt"]), @r#"
     exit 3
-    warning: left out: cannot open the remote 'origin': 'grpc://host:7737' is not a valid repository address: gRPC repositories are not supported yet
+    warning: left out: cannot open the remote 'origin': 's3://bucket/x' is not a valid repository address: object-store repositories are not supported yet
     farseek: file:[PLACE]/home/.local/share/spfs has no tag 'nothing'; `farseek tags` lists the tags there are
     "#);
 }

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
@@ -36,6 +36,8 @@ pub(super) struct Calls {
     backoff: Backoff,
     /// Made by the first call: it needs the runtime that the call is made in.
     line: OnceLock<Result<Line, rustls::Error>>,
+    /// Whether the server has ever answered a call.
+    known: AtomicBool,
     /// Differs between processes and calls, so that clients do not retry in step.
     seed: AtomicU64,
 }
@@ -80,6 +82,7 @@ impl Calls {
             address,
             backoff,
             line: OnceLock::new(),
+            known: AtomicBool::new(false),
             seed: AtomicU64::new(options.seed),
             options,
         }
@@ -99,6 +102,15 @@ impl Calls {
 
     pub(super) fn stall(&self) -> std::time::Duration {
         self.backoff.deadline
+    }
+
+    /// A call of `operation`, as errors need to know it.
+    pub(super) fn named(&self, operation: &'static str) -> Call<'_> {
+        Call {
+            operation,
+            location: self.location(),
+            known: self.known.load(Ordering::Relaxed),
+        }
     }
 
     fn caller(&self, since: Instant) -> Result<Caller> {
@@ -125,19 +137,15 @@ impl Calls {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let location = self.location();
         let since = Instant::now();
         let mut failed = 0;
         loop {
             let error = match attempt(self.caller(since)?).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => failure(
-                    status,
-                    Call {
-                        operation,
-                        location,
-                    },
-                ),
+                Ok(answer) => {
+                    self.known.store(true, Ordering::Relaxed);
+                    return Ok(answer.into_inner());
+                }
+                Err(status) => failure(status, self.named(operation)),
             };
             failed += 1;
             let seed = self.seed.fetch_add(1, Ordering::Relaxed);
@@ -173,13 +181,9 @@ impl Calls {
         operation: &'static str,
         stream: &mut Streaming<A>,
     ) -> Result<Option<A::Value>> {
-        let location = self.location();
-        let call = Call {
-            operation,
-            location,
-        };
         let answer = stream.message().await;
-        let answer = answer.map_err(|status| failure(status, call))?;
+        let answer = answer.map_err(|status| failure(status, self.named(operation)))?;
+        let location = self.location();
         let value = answer.map(|answer| value(answer, Asked::Anything, operation, location));
         value.transpose()
     }

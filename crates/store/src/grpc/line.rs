@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -62,11 +63,16 @@ impl Line {
         stall: Duration,
         token: Option<Token>,
     ) -> Result<Self, rustls::Error> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // A call is small and waits for its answer: nothing is worth being held back for.
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(PING));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls::config()?)
             .https_or_http()
             .enable_http2()
-            .build();
+            .wrap_connector(tcp);
         let channel = Endpoint::from(address.uri())
             .connect_timeout(stall)
             .http2_keep_alive_interval(PING)

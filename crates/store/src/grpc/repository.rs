@@ -8,6 +8,7 @@ use chrono::Utc;
 use farseek_object::{Digest, DigestPrefix, Object, ObjectError, Tag, TagName, TagSpec, TagStream};
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use prost::Message;
 use tonic::Streaming;
 use url::Url;
 
@@ -18,6 +19,7 @@ use super::generated as wire;
 use super::options::GrpcOptions;
 use super::outcome::Outcome;
 use super::payloads::Payloads;
+use super::status::too_large_to_send;
 use super::upload;
 use crate::blocking;
 use crate::error::{Result, StoreError};
@@ -207,7 +209,7 @@ impl Repository for GrpcRepository {
                 async move { caller.database().read_object(asked).await }
             });
         let (object, digest, undecodable) = (object.await?, *digest, self.undecodable());
-        let small = prost_size(&object) <= DECODE_INLINE_MAX;
+        let small = object.encoded_len() <= DECODE_INLINE_MAX;
         let decode = move || convert::to_named_object(&digest, Some(&object)).map_err(undecodable);
         match small {
             true => decode(),
@@ -225,6 +227,18 @@ impl Repository for GrpcRepository {
         let asked = wire::WriteObjectRequest {
             object: Some(message),
         };
+        let (bytes, limit) = (
+            asked.encoded_len(),
+            self.calls.options().max_encode_message_size,
+        );
+        if bytes > limit {
+            // A body that fails on its way out is told as a broken connection, nothing better.
+            return Err(too_large_to_send(
+                bytes,
+                limit,
+                self.calls.named(STORE_OBJECT),
+            ));
+        }
         let answer = self.calls.ask(STORE_OBJECT, Asked::Anything, |caller| {
             let asked = asked.clone();
             async move { caller.database().write_object(asked).await }
@@ -427,11 +441,6 @@ fn gone(answer: Result<wire::Ok>) -> Result<()> {
         Err(error) if !error.is_not_found() => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-/// Bytes of a message, about.
-fn prost_size(object: &wire::Object) -> usize {
-    prost::Message::encoded_len(object)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use super::convert::shown;
 use super::line::Stalled;
 use crate::error::StoreError;
 
-/// What tells that something else than HTTP/2 answered.
-const NO_HTTP2: [&str; 3] = ["PROTOCOL_ERROR", "FRAME_SIZE_ERROR", "invalid HTTP"];
+/// What tells that something else than HTTP/2 answered, as long as nothing was ever understood.
+const NO_HTTP2: [&str; 2] = ["frame with invalid size", "unspecific protocol error"];
 
 /// What tells that something else than gRPC answered, in HTTP/2.
 const NO_GRPC: [&str; 2] = ["grpc-status header missing", "invalid compression flag"];
@@ -25,6 +25,8 @@ pub(super) struct Call<'a> {
     pub(super) operation: &'static str,
     /// Of whom.
     pub(super) location: &'a str,
+    /// Whether it has ever answered as a gRPC server does.
+    pub(super) known: bool,
 }
 
 /// The error of a call that ended with `status`.
@@ -66,16 +68,18 @@ fn broken(status: Status, call: Call<'_>) -> StoreError {
     let location = call.location.to_owned();
     let causes = causes(&status);
     let root = causes.last().cloned().unwrap_or_default();
-    if causes
-        .iter()
-        .any(|text| NO_HTTP2.iter().any(|sign| text.contains(sign)))
-    {
+    let garbled = |text: &String| NO_HTTP2.iter().any(|sign| text.contains(sign));
+    if !call.known && causes.iter().any(garbled) {
         return no_grpc(call, &root);
     }
     let reason = match stalled(&status) {
         Some(stalled) => stalled,
         None if status.code() == Code::Unavailable => format!("cannot connect: {root}"),
-        None => format!("the answer broke off: {root}"),
+        None if call.known => format!("the answer broke off: {root}"),
+        None => format!(
+            "it closed the connection ({root}) and has never answered yet: is it the port of a \
+             gRPC server?"
+        ),
     };
     StoreError::Unavailable {
         location,
@@ -95,16 +99,25 @@ fn no_grpc(call: Call<'_>, said: &str) -> StoreError {
 
 /// The two sides say the same, but only ours sends what is large unless an object is stored.
 fn too_large(said: &str, call: Call<'_>) -> StoreError {
-    let advice = if said.contains("Error, encoded") {
-        "raise max_encode_message_size_bytes in the address to send it"
-    } else if call.operation == STORE_OBJECT {
-        "the server takes no larger ones, its own limit would have to be raised"
-    } else {
-        "raise max_decode_message_size_bytes in the address to receive it"
+    let advice = match call.operation == STORE_OBJECT {
+        true => "the server takes no larger ones, its own limit would have to be raised",
+        false => "raise max_decode_message_size_bytes in the address to receive it",
     };
     StoreError::Failed {
         location: call.location.to_owned(),
         reason: format!("cannot {}: {said}; {advice}", call.operation),
+    }
+}
+
+/// The error of a message of `bytes` that is not even sent, for it exceeds our own `limit`.
+pub(super) fn too_large_to_send(bytes: usize, limit: usize, call: Call<'_>) -> StoreError {
+    StoreError::Failed {
+        location: call.location.to_owned(),
+        reason: format!(
+            "cannot {}: the message would have {bytes} bytes, the limit is {limit}; raise \
+             max_encode_message_size_bytes in the address to send it",
+            call.operation
+        ),
     }
 }
 
@@ -141,6 +154,7 @@ mod tests {
             Call {
                 operation,
                 location,
+                known: true,
             },
         )
     }
@@ -166,16 +180,10 @@ mod tests {
     fn the_limit_to_raise_is_named() {
         let decoded =
             "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
-        let encoded = decoded.replace("decoded", "encoded");
         let ours = said(Status::out_of_range(decoded), "read objects").to_string();
         assert!(
             ours.contains("raise max_decode_message_size_bytes"),
             "{ours}"
-        );
-        let sent = said(Status::out_of_range(encoded), STORE_OBJECT).to_string();
-        assert!(
-            sent.contains("raise max_encode_message_size_bytes"),
-            "{sent}"
         );
         let theirs = said(Status::out_of_range(decoded), STORE_OBJECT).to_string();
         assert!(theirs.contains("its own limit"), "{theirs}");

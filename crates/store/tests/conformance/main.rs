@@ -17,16 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farseek_store::{
-    Chain, ChainOptions, FsOptions, FsRepository, HttpOptions, HttpRepository, MemoryRepository,
-    Repository, ServeOptions, Server,
+    Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
+    HttpRepository, MemoryRepository, Repository, ServeOptions, Server,
 };
-use farseek_testkit::StaticServer;
+use farseek_testkit::{StaticServer, StockServer};
 use tempfile::TempDir;
 
 /// A repository and what must outlive it.
 struct Subject {
     repository: Arc<dyn Repository>,
     _directory: Option<TempDir>,
+    _server: Option<StockServer>,
 }
 
 fn fs_at(path: &Path) -> Arc<dyn Repository> {
@@ -37,6 +38,7 @@ fn memory() -> Subject {
     Subject {
         repository: Arc::new(MemoryRepository::new()),
         _directory: None,
+        _server: None,
     }
 }
 
@@ -45,6 +47,7 @@ fn fs() -> Subject {
     Subject {
         repository: fs_at(directory.path()),
         _directory: Some(directory),
+        _server: None,
     }
 }
 
@@ -52,6 +55,7 @@ fn chain() -> Subject {
     let Subject {
         repository: secondary,
         _directory,
+        _server,
     } = fs();
     let chain = Chain::new(
         Arc::new(MemoryRepository::new()),
@@ -61,6 +65,7 @@ fn chain() -> Subject {
     Subject {
         repository: Arc::new(chain),
         _directory,
+        _server,
     }
 }
 
@@ -122,6 +127,56 @@ async fn graph_in_fs() {
 #[tokio::test]
 async fn graph_in_a_chain() {
     graph::check(chain).await;
+}
+
+fn grpc(server: &StockServer) -> Arc<dyn Repository> {
+    let options = GrpcOptions {
+        stall: Duration::from_secs(10),
+        ..GrpcOptions::default()
+    };
+    let url = server.url().parse().expect("a URL");
+    Arc::new(GrpcRepository::open(&url, options).expect("a remote"))
+}
+
+/// A stock-like server over an empty repository.
+fn stock() -> Subject {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(fs_at(directory.path()));
+    let server = StockServer::start(directory.path());
+    Subject {
+        repository: grpc(&server),
+        _directory: Some(directory),
+        _server: Some(server),
+    }
+}
+
+#[tokio::test]
+async fn objects_on_a_stock_server() {
+    objects::check(stock).await;
+}
+
+#[tokio::test]
+async fn payloads_on_a_stock_server() {
+    payloads::check_but_sizes(&*stock().repository).await;
+}
+
+#[tokio::test]
+async fn tags_on_a_stock_server() {
+    tags::check_one_writer(stock).await;
+}
+
+#[tokio::test]
+async fn graph_on_a_stock_server() {
+    graph::check(stock).await;
+}
+
+#[tokio::test]
+async fn a_stock_server_shows_the_same_and_lists() {
+    let (directory, original) = filled().await;
+    let server = StockServer::start(directory.path());
+    let remote = grpc(&server);
+    mirror::compare_but_sizes(&*original, &*remote).await;
+    mirror::compare_listings(&*original, &*remote).await;
 }
 
 fn http(url: &str) -> Arc<dyn Repository> {

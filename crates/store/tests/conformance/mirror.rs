@@ -54,6 +54,16 @@ async fn digests(
 
 /// Asks both the same.
 pub(crate) async fn compare(original: &dyn Repository, copy: &dyn Repository) {
+    for digest in digests(original.list_payloads()).await {
+        let size = copy.payload_size(&digest).await.expect("a size");
+        let expected = original.payload_size(&digest).await.expect("a size");
+        assert_eq!(size, expected);
+    }
+    compare_but_sizes(original, copy).await;
+}
+
+/// Asks both the same, but for the sizes of payloads, which not everyone can tell.
+pub(crate) async fn compare_but_sizes(original: &dyn Repository, copy: &dyn Repository) {
     for digest in digests(original.list_objects(None)).await {
         assert!(copy.has_object(&digest).await.expect("an answer"));
         let object = copy.get_object(&digest).await.expect("the object");
@@ -64,8 +74,6 @@ pub(crate) async fn compare(original: &dyn Repository, copy: &dyn Repository) {
     }
     for digest in digests(original.list_payloads()).await {
         let bytes = payload(original, &digest, 0..u64::MAX).await;
-        let size = copy.payload_size(&digest).await.expect("a size");
-        assert_eq!(size, Some(bytes.len() as u64));
         payloads::compare(copy, &digest, &bytes).await;
     }
     for name in original.walk_tags("").await.expect("all tags") {

@@ -19,6 +19,21 @@ pub(crate) async fn check(fresh: impl Fn() -> Subject) {
     is_listed_and_removed(&*fresh().repository).await;
 }
 
+/// What is put comes back, where sizes cannot be told.
+pub(crate) async fn check_but_sizes(repository: &dyn Repository) {
+    for length in [0, 1, 65_537, 2_500_003] {
+        let bytes = random_bytes(length, length as u64);
+        let digest = put(repository, &bytes, PutOptions::default()).await;
+        compare(repository, &digest, &bytes).await;
+        let size = repository.payload_size(&digest).await;
+        assert!(
+            matches!(size, Err(StoreError::Unsupported { .. })),
+            "{size:?}"
+        );
+    }
+    absent_is_absent(repository).await;
+}
+
 pub(crate) fn body(bytes: &[u8], piece: usize) -> Body {
     let pieces: Vec<_> = bytes
         .chunks(piece)

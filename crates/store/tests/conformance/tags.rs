@@ -9,12 +9,17 @@ use futures::future;
 use super::Subject;
 
 pub(crate) async fn check(fresh: impl Fn() -> Subject) {
+    check_one_writer(&fresh).await;
+    let subject = fresh();
+    many_writers(&subject.repository).await;
+}
+
+/// All but what many writers at once do to each other.
+pub(crate) async fn check_one_writer(fresh: impl Fn() -> Subject) {
     histories(&*fresh().repository).await;
     insertion(&*fresh().repository).await;
     folders(&*fresh().repository).await;
     removal(&*fresh().repository).await;
-    let subject = fresh();
-    many_writers(&subject.repository).await;
 }
 
 fn name(text: &str) -> TagName {

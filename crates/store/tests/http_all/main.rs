@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
+#[path = "../sample/keys.rs"]
+mod keys;
 mod site;
 
 mod nginx;

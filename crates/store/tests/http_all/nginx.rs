@@ -10,6 +10,7 @@ use farseek_store::{FsOptions, FsRepository, HttpRepository, Repository};
 use farseek_testkit::{ChildGuard, Need, find_program, need, wait_until};
 use futures::TryStreamExt;
 
+use crate::keys;
 use crate::site::{collect, content, options, site};
 
 /// nginx over `root` until it is dropped.
@@ -191,40 +192,6 @@ async fn every_object_and_payload_that_spfs_wrote() {
 /// The variable that tells the test below that it is the child, which trusts the certificate.
 const TLS_URL: &str = "FARSEEK_TEST_TLS_URL";
 
-/// In `dir`: an authority (`ca.pem`), and a certificate of its for 127.0.0.1 (`leaf.pem`) with its
-/// key (`leaf.key`).
-fn certificates(dir: &Path) {
-    let openssl = |line: &str| {
-        let arguments = line.split_whitespace();
-        let made = Command::new("openssl")
-            .args(arguments)
-            .current_dir(dir)
-            .output()
-            .unwrap();
-        assert!(
-            made.status.success(),
-            "{line}: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-    };
-    fs::write(
-        dir.join("ext"),
-        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
-    )
-    .unwrap();
-    let new = "-newkey rsa:2048 -nodes";
-    openssl(&format!(
-        "req -x509 {new} -days 2 -subj /CN=ca -out ca.pem -keyout ca.key"
-    ));
-    openssl(&format!(
-        "req -new {new} -subj /CN=leaf -out leaf.csr -keyout leaf.key"
-    ));
-    openssl(
-        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-         -extfile ext -out leaf.pem",
-    );
-}
-
 #[tokio::test]
 async fn tls_is_verified() {
     if let Ok(url) = std::env::var(TLS_URL) {
@@ -240,7 +207,7 @@ async fn tls_is_verified() {
     };
     let site = site().await;
     let keys = tempfile::tempdir().unwrap();
-    certificates(keys.path());
+    keys::certificates(keys.path());
     let listen = format!(
         " ssl; ssl_certificate {dir}/leaf.pem; ssl_certificate_key {dir}/leaf.key;
          location = /down/VERSION {{ return 302 http://127.0.0.1:9/; }}

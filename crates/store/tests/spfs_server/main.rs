@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../sample/keys.rs"]
+mod keys;
 mod nonsense;
 mod recordings;
 mod rights;
