@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "init",
     "commit",
     "tag",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 20] = [
     "ls",
     "cat",
     "serve",
+    "server",
     "mount",
     "unmount",
     "warm",
@@ -50,7 +51,8 @@ fn help_lists_commands_and_exit_codes() {
       ls           List a directory of an environment, without mounting it [aliases: list, list-dir]
       cat          Print a file of an environment, without mounting it [aliases: read, read-file,
                    cat-file]
-      serve        Serve a repository over HTTP, read-only [alias: server]
+      serve        Serve a repository over HTTP, read-only
+      server       Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]
       warm         Fetch an environment ahead, so that it can be read without waiting

@@ -11,5 +11,6 @@ mod interface;
 mod mounted;
 mod place;
 mod repository;
+mod server;
 mod stock;
 mod warm;

@@ -35,7 +35,9 @@ async fn connect(
     protocol: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(keys.join("ca.pem")).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(keys.join("ca.pem")).unwrap())
+        .unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let mut config = config
         .with_safe_default_protocol_versions()
@@ -45,7 +47,9 @@ async fn connect(
     config.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(address).await?;
     let name = "127.0.0.1".try_into().unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,18 +65,25 @@ async fn calls_and_payloads_are_encrypted() {
     };
     let server = serve(repository, options).await;
 
-    let mut http = connect(keys.path(), server.http_addr(), b"http/1.1").await.unwrap();
+    let mut http = connect(keys.path(), server.http_addr(), b"http/1.1")
+        .await
+        .unwrap();
     let request = b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc";
     http.write_all(request).await.unwrap();
     let mut answer = Vec::new();
     http.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 
-    let stream = connect(keys.path(), server.grpc_addr(), b"h2").await.unwrap();
+    let stream = connect(keys.path(), server.grpc_addr(), b"h2")
+        .await
+        .unwrap();
     let client = StockClient::over(stream, server.grpc_addr()).await;
     let digest = Digest::of(b"abc");
     let ask = digest_field(1, digest.as_bytes());
-    let opened = client.call("/spfs.PayloadService/OpenPayload", &ask).await.field(2);
+    let opened = client
+        .call("/spfs.PayloadService/OpenPayload", &ask)
+        .await
+        .field(2);
     let url = format!("https://{}/{digest}", server.http_addr());
     assert_eq!(fields(&opened), [(1, url.into_bytes())]);
 
