@@ -192,7 +192,7 @@ fn namespaces(app: &App, remote: Option<&str>) -> Result<Option<OpenNamespace>> 
         ..OpenOptions::default()
     };
     Ok(Some(Arc::new(move |namespace| {
-        let (location, options) = (location.clone(), options.clone());
+        let location = location.clone();
         Box::pin(async move {
             let location = location.with_tag_namespace(Some(namespace));
             let view: Arc<dyn Repository> = farseek_store::open(&location, &options).await?;

@@ -149,4 +149,26 @@ fn a_token_says_who_may_what() {
         "{}",
         other.describe(&stranger)
     );
+    let as_who = |token: &str| {
+        let file = other.write(token, token);
+        format!("{url}?token_file={}", file.display())
+    };
+    let (reader, writer) = (as_who("reading"), as_who("writing"));
+    assert_eq!(other.ok(&["tags", "-r", &reader]), "tools/x\n");
+    assert_eq!(
+        other.ok(&["cat", "-r", &reader, "tools/x", "readme.txt"]),
+        "hello\n"
+    );
+    let refused = other
+        .farseek(&["tag", "-r", &reader, "tools/x", "tools/y"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        refused.status.code(),
+        Some(7),
+        "{}",
+        other.describe(&refused)
+    );
+    other.ok(&["tag", "-r", &writer, "tools/x", "tools/y"]);
+    assert_eq!(place.ok(&["tags"]), "tools/x\ntools/y\n");
 }

@@ -235,7 +235,12 @@ fn gate(
         .add_service(database.max_decoding_message_size(most))
         .add_service(payloads.max_decoding_message_size(most))
         .add_service(tags.max_decoding_message_size(most));
-    line::Gate::new(routes.prepare(), options.access.clone(), options.max_calls)
+    line::Gate::new(
+        routes.prepare(),
+        options.access.clone(),
+        options.max_calls,
+        options.limits.write_stall,
+    )
 }
 
 fn transfer(

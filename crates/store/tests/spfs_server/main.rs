@@ -5,6 +5,7 @@
 #[path = "../sample/keys.rs"]
 mod keys;
 mod nonsense;
+mod ours;
 mod recordings;
 mod rights;
 mod streaming;

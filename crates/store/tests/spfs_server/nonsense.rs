@@ -1,14 +1,26 @@
 //! What no client should send.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use farseek_object::Digest;
-use farseek_store::SpfsServerOptions;
+use farseek_store::{ServeOptions, SpfsServerOptions};
 use farseek_testkit::stock_client::{Called, StockClient, digest_field, field, fields};
+use futures::stream::{self, StreamExt};
+use http_body_util::StreamBody;
+use hyper::Request;
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use super::{on_disk, open_to_all, serve};
 
 const INVALID_ARGUMENT: &str = "3";
+const DEADLINE_EXCEEDED: &str = "4";
 const OUT_OF_RANGE: &str = "11";
 const UNIMPLEMENTED: &str = "12";
 
@@ -144,4 +156,67 @@ async fn a_message_of_60_mib_is_answered_and_a_larger_one_than_allowed_refused()
     assert_eq!(called.status, OUT_OF_RANGE, "{}", called.reason);
     let alive = client.call("/spfs.Repository/Ping", b"").await;
     assert_eq!(alive.message(), b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_a_call_and_does_not_go_on_holds_nobody_up() {
+    let (_root, repository) = on_disk();
+    let limits = ServeOptions {
+        write_stall: Duration::from_millis(500),
+        ..ServeOptions::default()
+    };
+    let options = SpfsServerOptions {
+        limits,
+        max_calls: 1,
+        ..open_to_all()
+    };
+    let server = serve(repository, options).await;
+    let stream = TcpStream::connect(server.grpc_addr()).await.unwrap();
+    let greeting = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = greeting.await.unwrap();
+    tokio::spawn(connection);
+    let url = format!(
+        "http2://{}/spfs.DatabaseService/HasObject",
+        server.grpc_addr()
+    );
+    let request = Request::post(url).header("content-type", "application/grpc");
+    // Five bytes of twenty, and then nothing.
+    let begun = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[
+        0, 0, 0, 0, 20,
+    ])))]);
+    let body = StreamBody::new(begun.chain(stream::pending()));
+    let asking = sender.send_request(request.body(body).unwrap());
+    let answer = tokio::time::timeout(Duration::from_secs(30), asking).await;
+    let answer = answer.expect("it is given up").unwrap();
+    assert_eq!(answer.headers()["grpc-status"], DEADLINE_EXCEEDED);
+    let client = StockClient::connect(server.grpc_addr()).await;
+    assert_eq!(
+        client.call("/spfs.Repository/Ping", b"").await.message(),
+        b""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_and_says_nothing_is_hung_up_on() {
+    let (_root, repository) = on_disk();
+    let limits = ServeOptions {
+        header_timeout: Duration::from_millis(200),
+        ..ServeOptions::default()
+    };
+    let server = serve(
+        repository,
+        SpfsServerOptions {
+            limits,
+            ..open_to_all()
+        },
+    )
+    .await;
+    for address in [server.grpc_addr(), server.http_addr()] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut rest = Vec::new();
+        let reading = stream.read_to_end(&mut rest);
+        // What HTTP/2 says by itself may come before the end.
+        let ended = tokio::time::timeout(Duration::from_secs(30), reading).await;
+        assert!(ended.is_ok(), "{address}");
+    }
 }

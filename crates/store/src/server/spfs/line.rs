@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -136,14 +139,17 @@ pub(super) struct Gate {
     routes: Routes,
     access: Access,
     calls: Semaphore,
+    /// How long a client may send nothing of a message that it has begun: it holds a call.
+    stall: Duration,
 }
 
 impl Gate {
-    pub(super) fn new(routes: Routes, access: Access, max_calls: usize) -> Self {
+    pub(super) fn new(routes: Routes, access: Access, max_calls: usize, stall: Duration) -> Self {
         Self {
             routes,
             access,
             calls: Semaphore::new(max_calls.clamp(1, Semaphore::MAX_PERMITS)),
+            stall,
         }
     }
 
@@ -157,11 +163,32 @@ impl Gate {
             request.extensions_mut().insert(Reached(authority));
         }
         let _permit = self.calls.acquire().await.expect("it is never closed");
+        let request = request.map(|body| going_on(body, self.stall));
         match self.routes.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
+}
+
+/// A request's body, which has to go on.
+fn going_on(
+    body: Incoming,
+    stall: Duration,
+) -> impl hyper::body::Body<Data = Bytes, Error = Status> {
+    let frames = stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(stall, body.frame()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(Status::cancelled(error.to_string())), None)),
+            Err(_) => {
+                let words = format!("nothing came of the message for {} s", stall.as_secs());
+                Some((Err(Status::deadline_exceeded(words)), None))
+            }
+        }
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
 fn status_of(refusal: Refusal) -> Status {
