@@ -23,6 +23,7 @@ pub(crate) mod bunzip;
 mod place;
 mod payloads;
 mod upload;
+mod pushed;
 mod repository;
 #[cfg(test)]
 mod tests;

@@ -295,6 +295,7 @@ async fn call(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Res
         return Ok(grpc(Vec::new(), None, 11, &said));
     }
     let mut stall = None;
+    let mut lost = false;
     for fault in faults {
         match fault {
             StockFault::Panic => return Err(io::Error::other("a panic, as the test wishes")),
@@ -308,6 +309,7 @@ async fn call(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Res
             }
             StockFault::Status(code, said) => return Ok(grpc(Vec::new(), None, code, &said)),
             StockFault::Html => return Ok(page()),
+            StockFault::LostAnswer => lost = true,
             StockFault::StallItems(items) => stall = Some(items),
             _ => {}
         }
@@ -322,6 +324,9 @@ async fn call(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Res
         }
         _ => calls::answer(&shared.shelf, &payloads, &what, message),
     };
+    if lost {
+        return Err(io::Error::other("the answer is lost, as the test wishes"));
+    }
     Ok(match answer {
         Some(messages) => grpc(messages, stall, 0, ""),
         None => grpc(Vec::new(), None, 12, "not implemented"),

@@ -1,8 +1,8 @@
 //! Calls of a gRPC server: tried again where that may help, and answers in our terms.
 //!
-//! Every call here may be made twice: reading changes nothing, what is written is named by its
-//! content, a tag that is there already is not inserted again, and to remove what is gone is no
-//! error. Invariant: no call goes on without progress longer than the stall deadline, pauses
+//! Every call that is tried again may be made twice: reading changes nothing, what is written is
+//! named by its content, a version that is there already is not inserted again, and to remove what
+//! is gone is no error. Invariant: no call goes on without progress longer than the stall deadline, pauses
 //! between attempts included.
 
 use std::future::Future;
@@ -173,6 +173,22 @@ impl Calls {
     {
         let answer = self.call(operation, attempt).await?;
         value(answer, asked, operation, self.location())
+    }
+
+    /// As [`ask`](Self::ask), but once: for what the caller looks after before it asks again.
+    pub(super) async fn ask_once<A, F>(
+        &self,
+        operation: &'static str,
+        asked: Asked<'_>,
+        attempt: impl Fn(Caller) -> F,
+    ) -> Result<A::Value>
+    where
+        A: Outcome,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let answer = attempt(self.caller(Instant::now())?).await;
+        let answer = answer.map_err(|status| failure(status, self.named(operation)))?;
+        value(answer.into_inner(), asked, operation, self.location())
     }
 
     /// The next value of a stream of answers.

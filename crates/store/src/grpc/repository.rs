@@ -19,6 +19,7 @@ use super::generated as wire;
 use super::options::GrpcOptions;
 use super::outcome::Outcome;
 use super::payloads::Payloads;
+use super::pushed::{is_astray, place_of};
 use super::status::too_large_to_send;
 use super::upload;
 use crate::blocking;
@@ -137,34 +138,39 @@ impl GrpcRepository {
         }
     }
 
-    /// The version that was just stored as `ours`, as the server has it now.
+    /// What stores a version of a tag.
+    fn insertion(&self, tag: &Tag) -> Result<wire::InsertTagRequest> {
+        rules::check_storable(tag)?;
+        Ok(wire::InsertTagRequest {
+            tag: Some(convert::from_tag(tag)),
+            namespace: self.namespace(),
+        })
+    }
+
+    /// The version that was stored as `ours`, as the server has it now; `None` where it has none.
     ///
     /// Between our question for the head and our answer another writer may have been there. Our
     /// own server then gives the version the right parent, and the right place; a stock server
     /// takes it as it is, which is told once.
-    async fn stored(&self, ours: Tag) -> Result<Tag> {
-        let history = self.read_tag(&ours.name).await?;
+    async fn stored(&self, ours: &Tag) -> Result<Option<Tag>> {
+        let history = match self.read_tag(&ours.name).await {
+            Ok(history) => history,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let versions: Vec<&Tag> = history.newest_first().collect();
-        let same = |tag: &&&Tag| {
-            tag.target == ours.target && tag.user == ours.user && tag.time >= ours.time
+        let Some(at) = place_of(ours, &versions) else {
+            return Ok(None);
         };
-        let exact = versions.iter().find(|tag| ***tag == ours);
-        let Some(&stored) = exact.or_else(|| versions.iter().rfind(same)) else {
-            // Removed by somebody in the meantime, which is their right.
-            return Ok(ours);
-        };
-        let astray = versions.windows(2).any(|pair| {
-            (pair[0] == stored || pair[1] == stored) && pair[0].parent != pair[1].digest()
-        });
-        if astray && !self.warned.swap(true, Ordering::Relaxed) {
+        if is_astray(at, &versions) && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                tag = %stored.name,
+                tag = %ours.name,
                 location = self.location(),
                 "others changed the tag at the same time: no version is lost, but the parent of \
                  one is not the version before it"
             );
         }
-        Ok(stored.clone())
+        Ok(Some(versions[at].clone()))
     }
 }
 
@@ -380,11 +386,7 @@ impl Repository for GrpcRepository {
     }
 
     async fn insert_tag(&self, tag: &Tag) -> Result<()> {
-        rules::check_storable(tag)?;
-        let asked = wire::InsertTagRequest {
-            tag: Some(convert::from_tag(tag)),
-            namespace: self.namespace(),
-        };
+        let asked = self.insertion(tag)?;
         let answer = self.calls.ask("store tags", Asked::Anything, |caller| {
             let asked = asked.clone();
             async move { caller.tags().insert_tag(asked).await }
@@ -398,8 +400,27 @@ impl Repository for GrpcRepository {
         let Some(tag) = rules::next_version(head.as_ref(), name, target, user, Utc::now()) else {
             return Ok(head.expect("without a head there is a next version"));
         };
-        self.insert_tag(&tag).await?;
-        self.stored(tag).await
+        let asked = self.insertion(&tag)?;
+        let inserted = self
+            .calls
+            .ask_once("store tags", Asked::Anything, |caller| {
+                let asked = asked.clone();
+                async move { caller.tags().insert_tag(asked).await }
+            });
+        if let Err(error) = inserted.await {
+            // What got lost may be the answer alone. A server that moved the version to its right
+            // place would take it for another one, were it sent again.
+            let there = match error.is_transient() {
+                true => self.stored(&tag).await?,
+                false => return Err(error),
+            };
+            if let Some(there) = there {
+                return Ok(there);
+            }
+            self.insert_tag(&tag).await?;
+        }
+        // Where it is gone already, somebody removed it, which is their right.
+        Ok(self.stored(&tag).await?.unwrap_or(tag))
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum StockFault {
     /// The handler of the call panics: its stream, or its connection, breaks off.
     Panic,
+    /// The call is done, and the answer is lost.
+    LostAnswer,
     /// Nothing is ever answered.
     Never,
     /// Waits before anything is answered.
