@@ -8,7 +8,7 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, commit, completions, config, demo, info, init, log, ls, ls_tags, mount,
-    pull, push, serve, stats, tag, tags, unmount, untag, warm,
+    pull, push, serve, server, stats, tag, tags, unmount, untag, warm,
 };
 use crate::exit;
 
@@ -115,8 +115,9 @@ pub(crate) enum Command {
     /// Read and hash all of a repository, say what is wrong, and repair it
     Check(check::CheckArgs),
     /// Serve a repository over HTTP, read-only
-    #[command(visible_alias = "server")]
     Serve(serve::ServeArgs),
+    /// Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
+    Server(Box<server::ServerArgs>),
     /// Mount an environment on a directory
     Mount(Box<mount::MountArgs>),
     /// Take a mounted environment off its directory

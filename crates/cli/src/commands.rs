@@ -16,6 +16,7 @@ pub(crate) mod mount;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod serve;
+pub(crate) mod server;
 pub(crate) mod stats;
 pub(crate) mod tag;
 pub(crate) mod tags;
@@ -45,6 +46,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Pull(args) => pull::run(args, app).await,
         Command::Check(args) => check::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,
+        Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,

@@ -296,6 +296,10 @@ impl Repository for Chain {
         self.primary().insert_tag(tag).await
     }
 
+    async fn append_tag(&self, tag: &Tag) -> Result<()> {
+        self.primary().append_tag(tag).await
+    }
+
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         self.primary().push_tag(name, target, user).await
     }

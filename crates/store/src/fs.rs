@@ -226,6 +226,11 @@ impl Repository for FsRepository {
         self.with_tags(move |tags| tags.insert(tag)).await
     }
 
+    async fn append_tag(&self, tag: &Tag) -> Result<()> {
+        let tag = tag.clone();
+        self.with_tags(move |tags| tags.append(&tag)).await
+    }
+
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         let (name, target, user) = (name.clone(), *target, user.to_owned());
         self.with_tags(move |tags| tags.push(&name, &target, &user))

@@ -19,7 +19,7 @@ mod options;
 mod line;
 mod status;
 mod calls;
-mod bunzip;
+pub(crate) mod bunzip;
 mod place;
 mod payloads;
 mod upload;

@@ -41,4 +41,7 @@ pub use payload::{Body, Payload, PutOptions};
 pub use progress::Progress;
 pub use repository::{Repository, TagEntry};
 pub use retry::{Backoff, STALL_MAX};
-pub use server::{ServeOptions, Server, ServerStats};
+pub use server::{
+    Access, OpenNamespace, Right, ServeOptions, Server, ServerStats, ServerTls, SpfsServer,
+    SpfsServerOptions,
+};

@@ -221,6 +221,16 @@ impl Repository for MemoryRepository {
         Ok(())
     }
 
+    async fn append_tag(&self, tag: &Tag) -> Result<()> {
+        let mut state = self.state();
+        let stream = state.tags.entry(tag.name.clone()).or_default();
+        if let Some(tag) = rules::appended(stream, tag) {
+            rules::check_storable(&tag)?;
+            stream.insert(tag);
+        }
+        Ok(())
+    }
+
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         let mut state = self.state();
         let head = state.tags.get(name).and_then(TagStream::head);

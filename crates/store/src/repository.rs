@@ -108,6 +108,18 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Adds a version to a tag's history at its place in the order. The parent is the caller's.
     async fn insert_tag(&self, tag: &Tag) -> Result<()>;
 
+    /// Adds a version that another repository's client has made from what it saw of the history.
+    ///
+    /// As [`insert_tag`](Self::insert_tag), but a version that was made to be the newest, and is
+    /// not on top of the newest any more, is put there in one step, with no other writer between:
+    /// it gets the head as its parent, and a time after the head's where its own is not. So of
+    /// many who push at once none is lost, and each has the one before it as its parent.
+    ///
+    /// A repository that cannot do that in one step inserts it as it is.
+    async fn append_tag(&self, tag: &Tag) -> Result<()> {
+        self.insert_tag(tag).await
+    }
+
     /// Makes `target` the newest version of `name` in one step: reads the head, sets the parent,
     /// and inserts, with no other writer between. Where the head's target is `target` already,
     /// nothing is written. Returns the head.

@@ -6,12 +6,15 @@
 use std::ops::Range;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use farseek_object::{Digest, Object, ObjectError, Tag, TagName};
+use farseek_object::{Digest, Object, ObjectError, Tag, TagName, TagStream};
 
 use crate::error::{Result, StoreError};
 
 /// SPFS truncates the times of new tags to this.
 const RESOLUTION: TimeDelta = TimeDelta::microseconds(1);
+
+/// Two versions with one parent are of two who pushed at once where their times are this close.
+const RIVALS_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
 /// The folder that a person means by `text`: `None` is the top. Slashes around it are ignored.
 ///
@@ -79,6 +82,42 @@ pub(crate) fn next_version(
     })
 }
 
+/// The version to add for `tag`, which a client has made from what it saw of `history`; `None`
+/// where it is there already.
+///
+/// It was made to be the newest where its time says so, where its parent is the head, and where
+/// another version was made from the same parent at about the same time: then it goes on top, with
+/// the head as its parent. Any other is a part of an older history and is left as it is.
+pub(crate) fn appended(history: &TagStream, tag: &Tag) -> Option<Tag> {
+    let same = |other: &Tag| {
+        (&other.target, &other.user, other.time) == (&tag.target, &tag.user, tag.time)
+    };
+    if history.newest_first().any(same) {
+        return None;
+    }
+    let Some(head) = history.head() else {
+        return Some(tag.clone());
+    };
+    let is_rival =
+        |other: &Tag| other.parent == tag.parent && (other.time - tag.time).abs() <= RIVALS_WITHIN;
+    let parent = head.digest();
+    if tag.time > head.time {
+        return Some(Tag {
+            parent,
+            ..tag.clone()
+        });
+    }
+    if tag.parent == parent || history.newest_first().any(is_rival) {
+        let time = truncated(later(head.time));
+        return Some(Tag {
+            parent,
+            time,
+            ..tag.clone()
+        });
+    }
+    Some(tag.clone())
+}
+
 fn truncated(time: DateTime<Utc>) -> DateTime<Utc> {
     time.duration_trunc(RESOLUTION).unwrap_or(time)
 }
@@ -142,6 +181,84 @@ mod tests {
         }
         let next = push(Some(&head), "two", "2030-01-01T00:00:00.000002Z").unwrap();
         assert_eq!(next.time, at("2030-01-01T00:00:00.000002Z"));
+    }
+
+    fn made(target: &str, parent: Digest, time: &str) -> Tag {
+        Tag {
+            parent,
+            ..push(None, target, time).unwrap()
+        }
+    }
+
+    /// Adds versions as they arrive, and checks that each has the one below it as its parent.
+    fn arrive(tags: &[Tag]) -> Vec<Tag> {
+        let mut history = TagStream::default();
+        for tag in tags {
+            if let Some(tag) = appended(&history, tag) {
+                assert!(history.insert(tag));
+            }
+        }
+        let versions: Vec<Tag> = history.newest_first().cloned().collect();
+        for pair in versions.windows(2) {
+            assert_eq!(pair[0].parent, pair[1].digest(), "{pair:?}");
+        }
+        versions
+    }
+
+    #[test]
+    fn those_who_push_at_once_come_one_after_the_other() {
+        let first = made("first", Digest::NULL, "2024-01-01T00:00:00Z");
+        let rivals = ["01", "02", "03"].map(|second| {
+            let time = format!("2024-01-02T00:00:{second}Z");
+            made(second, first.digest(), &time)
+        });
+        let [a, b, c] = &rivals;
+        for order in [
+            [a, b, c],
+            [a, c, b],
+            [b, a, c],
+            [b, c, a],
+            [c, a, b],
+            [c, b, a],
+        ] {
+            let arriving: Vec<Tag> = [&first].into_iter().chain(order).cloned().collect();
+            let versions = arrive(&arriving);
+            assert_eq!(versions.len(), 4);
+            // Whoever came last is the newest, whatever its clock said.
+            assert_eq!(versions[0].target, order[2].target);
+            // Sending one again changes nothing while its time is its own.
+            assert_eq!(
+                arrive(&[arriving.clone(), vec![order[0].clone()]].concat()).len(),
+                4
+            );
+        }
+        // Nobody's tag, at once.
+        let [a, b, _] = rivals.map(|tag| Tag {
+            parent: Digest::NULL,
+            ..tag
+        });
+        assert_eq!(arrive(&[b, a]).len(), 2);
+    }
+
+    #[test]
+    fn a_slow_clock_still_comes_on_top_of_what_it_saw() {
+        let first = made("first", Digest::NULL, "2024-01-01T12:00:00Z");
+        let slow = made("slow", first.digest(), "2024-01-01T11:00:00Z");
+        let versions = arrive(&[first.clone(), slow]);
+        assert_eq!(versions[0].time, at("2024-01-01T12:00:00.000001Z"));
+    }
+
+    #[test]
+    fn an_older_history_is_left_as_it_is() {
+        let old = made("old", Digest::NULL, "2024-01-01T00:00:00Z");
+        let middle = made("middle", old.digest(), "2024-01-02T00:00:00Z");
+        let new = made("new", middle.digest(), "2024-01-03T00:00:00Z");
+        let expected = vec![new.clone(), middle.clone(), old.clone()];
+        let history = [&old, &middle, &new].map(Tag::clone);
+        assert_eq!(arrive(&history), expected);
+        let mut backwards = history;
+        backwards.reverse();
+        assert_eq!(arrive(&backwards), expected);
     }
 
     #[test]

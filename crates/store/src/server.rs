@@ -1,4 +1,6 @@
-//! [`Server`]: any repository over HTTP/1.1, read-only, with ranges.
+//! Servers of any repository: [`Server`] for files, and [`SpfsServer`] for SPFS's clients.
+//!
+//! [`Server`] gives a repository over HTTP/1.1, read-only, with ranges.
 //!
 //! The URLs are the paths of SPFS's layout on disk, so any client of static files can read it,
 //! [`HttpRepository`](crate::HttpRepository) first of all. Bodies stream from the repository as
@@ -7,42 +9,37 @@
 //!
 //! Bounded by [`ServeOptions`]: connections, the size of a request's head and the time to send
 //! it, the time a client may take nothing.
-//! Deliberately absent: writing, TLS, authentication, tags in namespaces. A server on more than
-//! loopback belongs behind a proxy that has them.
+//! Deliberately absent in [`Server`]: writing, TLS, authentication, tags in namespaces. On more
+//! than loopback it belongs behind a proxy that has them.
 
 mod body;
 mod patient;
 mod range;
-mod respond;
 mod route;
 mod stats;
+mod listen;
+mod respond;
+mod spfs;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use self::listen::OpenConnection;
 use self::patient::Patient;
 use self::respond::Responder;
 use self::stats::Counters;
 use crate::error::{Result, StoreError};
 use crate::repository::Repository;
 
+pub use self::spfs::{Access, OpenNamespace, Right, ServerTls, SpfsServer, SpfsServerOptions};
 pub use self::stats::ServerStats;
-
-/// The pause after a connection could not be accepted, for want of file descriptors mostly.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Headers of a request: ours and any browser's have fewer.
-const HEADERS_MAX: usize = 64;
 
 /// The limits of a [`Server`].
 #[derive(Debug, Clone)]
@@ -164,86 +161,22 @@ struct Host {
 
 impl Host {
     async fn run(self, listener: TcpListener) {
-        let mut connections = JoinSet::new();
-        let free = Arc::new(Semaphore::new(self.options.max_connections.max(1)));
-        let mut stopped = self.stopped.clone();
-        loop {
-            let accept = async {
-                let permit = Arc::clone(&free).acquire_owned().await;
-                (permit.expect("it is never closed"), listener.accept().await)
-            };
-            tokio::select! {
-                () = told(&mut stopped) => break,
-                Some(_) = connections.join_next() => {}
-                (permit, accepted) = accept => match accepted {
-                    Ok((stream, _)) => {
-                        let host = self.clone();
-                        connections.spawn(async move {
-                            host.converse(stream).await;
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
-        while connections.join_next().await.is_some() {}
+        let (limit, stopped) = (self.options.max_connections, self.stopped.clone());
+        let host = &self;
+        listen::accept(listener, limit, stopped, move |stream| {
+            host.clone().converse(stream)
+        })
+        .await;
     }
 
-    async fn converse(mut self, stream: TcpStream) {
+    async fn converse(self, stream: TcpStream) {
         let _open = OpenConnection::new(Arc::clone(&self.responder.counters));
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-        let responder = Arc::clone(&self.responder);
+        let responder = self.responder;
         let service = service_fn(move |request| {
             let responder = Arc::clone(&responder);
             async move { Ok::<_, Infallible>(responder.respond(request).await) }
         });
-        let io = TokioIo::new(Patient::new(stream, self.options.write_stall));
-        let mut conversation = pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(self.options.header_timeout)
-                .max_buf_size(self.options.header_max_bytes.max(8192))
-                .max_headers(HEADERS_MAX)
-                .serve_connection(io, service)
-        );
-        let ended = tokio::select! {
-            ended = conversation.as_mut() => ended,
-            () = told(&mut self.stopped) => {
-                conversation.as_mut().graceful_shutdown();
-                let rest = tokio::time::timeout(self.options.grace, conversation);
-                rest.await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke");
-        }
-    }
-}
-
-/// Waits for the word to stop; that the server is gone means the same.
-async fn told(stopped: &mut watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stop| *stop).await;
-}
-
-/// Counts a connection while it is open, however it ends.
-struct OpenConnection(Arc<Counters>);
-
-impl OpenConnection {
-    fn new(counters: Arc<Counters>) -> Self {
-        counters.connected();
-        Self(counters)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.disconnected();
+        let io = Patient::new(stream, self.options.write_stall);
+        listen::http1(io, service, &self.options, self.stopped).await;
     }
 }

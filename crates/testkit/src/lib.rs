@@ -1,6 +1,5 @@
-//! What tests need and nothing ships: a faulty static HTTP server, a server as
-//! SPFS has it, a proxy that delays, guards,
-//! the oracle differ.
+//! What tests need and nothing ships: a faulty static HTTP server, a server and a client as SPFS
+//! has them, a proxy that delays, guards, the oracle differ.
 
 mod seed;
 mod need;
@@ -14,6 +13,7 @@ pub mod oracle;
 mod server;
 mod stock;
 mod delay;
+pub mod stock_client;
 
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
 pub use delay::DelayProxy;

@@ -56,7 +56,8 @@ pub(crate) async fn run(args: ServeArgs, app: &mut App) -> Result<()> {
     Ok(())
 }
 
-async fn resolve(text: &str) -> Result<SocketAddr> {
+/// The address that a person means.
+pub(super) async fn resolve(text: &str) -> Result<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "init",
     "commit",
     "tag",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 23] = [
     "pull",
     "check",
     "serve",
+    "server",
     "mount",
     "unmount",
     "warm",
@@ -56,7 +57,8 @@ fn help_lists_commands_and_exit_codes() {
       push         Copy environments from the local repository to a remote
       pull         Copy environments from a remote to the local repository
       check        Read and hash all of a repository, say what is wrong, and repair it
-      serve        Serve a repository over HTTP, read-only [alias: server]
+      serve        Serve a repository over HTTP, read-only
+      server       Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]
       warm         Fetch an environment ahead, so that it can be read without waiting

@@ -13,6 +13,7 @@ mod killed;
 mod mounted;
 mod place;
 mod repository;
+mod server;
 mod stock;
 mod transfer;
 mod warm;

@@ -92,6 +92,20 @@ impl TagStore {
         Ok(())
     }
 
+    /// Adds a version that was made elsewhere, on top where it was made to be there.
+    pub(super) fn append(&self, tag: &Tag) -> Result<()> {
+        rules::check_storable(tag)?;
+        let lock = self.lock(&tag.name)?;
+        let mut stream = self.find(&tag.name)?.unwrap_or_default();
+        let Some(tag) = rules::appended(&stream, tag) else {
+            return Ok(());
+        };
+        rules::check_storable(&tag)?;
+        let name = tag.name.clone();
+        stream.insert(tag);
+        self.write(&lock, &name, &stream)
+    }
+
     /// Makes `target` the newest version.
     pub(super) fn push(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         let lock = self.lock(name)?;

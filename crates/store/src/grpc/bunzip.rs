@@ -37,7 +37,7 @@ struct Bench {
 }
 
 /// The bytes of `packed`, which come from `source`.
-pub(super) fn unpacked(source: String, packed: Body) -> Body {
+pub(crate) fn unpacked(source: String, packed: Body) -> Body {
     let unpacking = Unpacking {
         source,
         packed,

@@ -34,14 +34,14 @@ const REVALIDATE: &str = "no-cache";
 /// The version of SPFS's format that the layout of our URLs is.
 const VERSION: &str = "0.44.0";
 
-const BINARY: &str = "application/octet-stream";
+pub(super) const BINARY: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Pieces of a listing that may wait for a slow client.
 const LISTING_PIECES: usize = 4;
 
 /// Something that can be served, in whole or in part.
-struct Resource {
+pub(super) struct Resource {
     kind: &'static str,
     cache: &'static str,
     /// As the header holds it, with quotes.
@@ -188,7 +188,7 @@ impl Responder {
         })
     }
 
-    async fn payload(&self, digest: Digest) -> Result<Resource> {
+    pub(super) async fn payload(&self, digest: Digest) -> Result<Resource> {
         let size = match self.repository.payload_size(&digest).await {
             Ok(Some(size)) => Some(size),
             Ok(None) => {
@@ -229,7 +229,7 @@ impl Responder {
         lines_of(taken).await
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         resource: Resource,
         head: bool,
@@ -278,7 +278,7 @@ impl Responder {
         Ok(body::streamed(body, Arc::clone(&self.counters)))
     }
 
-    fn text(&self, status: StatusCode, text: &'static str) -> Response<AnswerBody> {
+    pub(super) fn text(&self, status: StatusCode, text: &'static str) -> Response<AnswerBody> {
         Response::builder()
             .status(status)
             .header(CONTENT_TYPE, TEXT)
@@ -287,7 +287,7 @@ impl Responder {
             .expect("every header is made of ASCII")
     }
 
-    fn failed(&self, path: &str, error: &StoreError) -> Response<AnswerBody> {
+    pub(super) fn failed(&self, path: &str, error: &StoreError) -> Response<AnswerBody> {
         let (status, text) = match error {
             StoreError::Denied { .. } => {
                 (StatusCode::FORBIDDEN, "the repository refuses to give it\n")

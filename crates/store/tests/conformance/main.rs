@@ -12,22 +12,25 @@ mod payloads;
 mod sample;
 mod tags;
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farseek_store::{
-    Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
-    HttpRepository, MemoryRepository, Repository, ServeOptions, Server,
+    Access, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
+    HttpRepository, MemoryRepository, Repository, Right, ServeOptions, Server, SpfsServer,
+    SpfsServerOptions,
 };
 use farseek_testkit::{StaticServer, StockServer};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// A repository and what must outlive it.
 struct Subject {
     repository: Arc<dyn Repository>,
     _directory: Option<TempDir>,
-    _server: Option<StockServer>,
+    _server: Option<Box<dyn Any>>,
 }
 
 fn fs_at(path: &Path) -> Arc<dyn Repository> {
@@ -130,11 +133,15 @@ async fn graph_in_a_chain() {
 }
 
 fn grpc(server: &StockServer) -> Arc<dyn Repository> {
+    grpc_at(&server.url())
+}
+
+fn grpc_at(url: &str) -> Arc<dyn Repository> {
     let options = GrpcOptions {
         stall: Duration::from_secs(10),
         ..GrpcOptions::default()
     };
-    let url = server.url().parse().expect("a URL");
+    let url = url.parse().expect("a URL");
     Arc::new(GrpcRepository::open(&url, options).expect("a remote"))
 }
 
@@ -146,7 +153,7 @@ fn stock() -> Subject {
     Subject {
         repository: grpc(&server),
         _directory: Some(directory),
-        _server: Some(server),
+        _server: Some(Box::new(server)),
     }
 }
 
@@ -168,6 +175,84 @@ async fn tags_on_a_stock_server() {
 #[tokio::test]
 async fn graph_on_a_stock_server() {
     graph::check(stock).await;
+}
+
+/// A server of ours, on a runtime of its own so that it goes on whatever the test waits for.
+struct Ours {
+    server: SpfsServer,
+    runtime: Option<Runtime>,
+}
+
+impl Ours {
+    fn start(repository: Arc<dyn Repository>) -> Self {
+        let starting = std::thread::spawn(|| {
+            let runtime = Runtime::new().expect("a runtime");
+            let anywhere = "127.0.0.1:0".parse().expect("an address");
+            let options = SpfsServerOptions {
+                access: Access::anyone(Right::Write).with_removal(true),
+                ..SpfsServerOptions::default()
+            };
+            let binding = SpfsServer::bind(repository, anywhere, anywhere, options);
+            let server = runtime.block_on(binding).expect("a server");
+            (server, runtime)
+        });
+        let (server, runtime) = starting.join().expect("no panic");
+        let runtime = Some(runtime);
+        Self { server, runtime }
+    }
+
+    fn client(&self) -> Arc<dyn Repository> {
+        grpc_at(&format!("grpc://{}", self.server.grpc_addr()))
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        // Waiting for it is not allowed where others are waited for.
+        self.runtime
+            .take()
+            .expect("it is there until now")
+            .shutdown_background();
+    }
+}
+
+fn ours() -> Subject {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Ours::start(fs_at(directory.path()));
+    Subject {
+        repository: server.client(),
+        _directory: Some(directory),
+        _server: Some(Box::new(server)),
+    }
+}
+
+#[tokio::test]
+async fn objects_on_our_server() {
+    objects::check(ours).await;
+}
+
+#[tokio::test]
+async fn payloads_on_our_server() {
+    payloads::check_all_but_deferred(ours).await;
+}
+
+#[tokio::test]
+async fn tags_on_our_server() {
+    tags::check_appending(ours).await;
+}
+
+#[tokio::test]
+async fn graph_on_our_server() {
+    graph::check(ours).await;
+}
+
+#[tokio::test]
+async fn our_spfs_server_shows_the_same_and_lists() {
+    let (_directory, original) = filled().await;
+    let server = Ours::start(Arc::clone(&original));
+    let remote = server.client();
+    mirror::compare(&*original, &*remote).await;
+    mirror::compare_listings(&*original, &*remote).await;
 }
 
 #[tokio::test]

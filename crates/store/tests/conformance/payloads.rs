@@ -19,6 +19,14 @@ pub(crate) async fn check(fresh: impl Fn() -> Subject) {
     is_listed_and_removed(&*fresh().repository).await;
 }
 
+/// What a repository does that makes every write visible at once.
+pub(crate) async fn check_all_but_deferred(fresh: impl Fn() -> Subject) {
+    comes_back(&*fresh().repository).await;
+    absent_is_absent(&*fresh().repository).await;
+    a_body_that_fails_leaves_nothing(&*fresh().repository).await;
+    is_listed_and_removed(&*fresh().repository).await;
+}
+
 /// What is put comes back, where sizes cannot be told.
 pub(crate) async fn check_but_sizes(repository: &dyn Repository) {
     for length in [0, 1, 65_537, 2_500_003] {

@@ -22,6 +22,16 @@ pub(crate) async fn check_one_writer(fresh: impl Fn() -> Subject) {
     removal(&*fresh().repository).await;
 }
 
+/// What a server promises that puts a new version on top of the newest, whatever parent it came
+/// with.
+pub(crate) async fn check_appending(fresh: impl Fn() -> Subject) {
+    histories(&*fresh().repository).await;
+    folders(&*fresh().repository).await;
+    removal(&*fresh().repository).await;
+    let subject = fresh();
+    many_writers(&subject.repository).await;
+}
+
 fn name(text: &str) -> TagName {
     text.parse().expect("a name")
 }

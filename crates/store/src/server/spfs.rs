@@ -1,0 +1,260 @@
+//! [`SpfsServer`]: any repository for SPFS's clients (FORMAT.md section 6).
+//!
+//! gRPC for objects, tags and the existence of payloads, HTTP/1.1 beside it for the payloads
+//! themselves. What stock servers lack is given in ways that stock clients ignore: ranges, sizes
+//! and entity tags of payloads, errors that say what is wrong, rights, TLS.
+//!
+//! A call is let through or refused by [`Access`] before its message is read. Bounded:
+//! connections, calls at once, messages, uploads, and the time that anybody may do nothing.
+//! Deliberately absent: configuration, addresses' names, any view of what is below the repository.
+
+mod access;
+mod answer;
+mod bzip;
+mod database;
+mod line;
+mod namespaces;
+mod payloads;
+mod place;
+mod tags;
+mod tls;
+mod transfer;
+mod upload;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use self::database::Database;
+use self::line::Line;
+use self::namespaces::Namespaces;
+use self::payloads::Payloads;
+use self::place::Places;
+use self::tags::Tags;
+use self::transfer::Transfer;
+use super::respond::Responder;
+use super::stats::{Counters, ServerStats};
+use super::{ServeOptions, listen};
+use crate::error::{Result, StoreError};
+use crate::grpc::generated as wire;
+use crate::repository::Repository;
+
+pub use self::access::{Access, Right};
+pub use self::namespaces::OpenNamespace;
+pub use self::tls::ServerTls;
+
+/// How an [`SpfsServer`] serves.
+#[derive(Clone)]
+pub struct SpfsServerOptions {
+    /// Limits of connections; each of the two listeners has its own.
+    pub limits: ServeOptions,
+    /// Calls that are answered at once; more wait.
+    pub max_calls: usize,
+    /// Bytes of a message that is received: the largest manifest that can be pushed.
+    pub max_message_bytes: usize,
+    /// Bytes of a payload that is received, unpacked.
+    pub max_payload_bytes: u64,
+    /// Where clients find payloads. `None` is the host by which a client has reached us, with the
+    /// port that payloads are served at.
+    pub payload_root: Option<Url>,
+    /// Who may do what.
+    pub access: Access,
+    /// TLS for both listeners.
+    pub tls: Option<ServerTls>,
+    /// How a view of the same repository in a namespace of tags is opened; without it, clients
+    /// that ask for one are refused.
+    pub namespaces: Option<OpenNamespace>,
+}
+
+impl Default for SpfsServerOptions {
+    /// Nobody may do anything: rights are given by name.
+    fn default() -> Self {
+        Self {
+            limits: ServeOptions::default(),
+            max_calls: 256,
+            max_message_bytes: 128 << 20,
+            max_payload_bytes: 1 << 40,
+            payload_root: None,
+            access: Access::anyone(Right::None),
+            tls: None,
+            namespaces: None,
+        }
+    }
+}
+
+impl fmt::Debug for SpfsServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpfsServerOptions")
+            .field("limits", &self.limits)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server. Dropping it ends it at once; [`shutdown`](Self::shutdown) lets it finish
+/// what it is doing.
+#[derive(Debug)]
+pub struct SpfsServer {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    counters: Arc<Counters>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl SpfsServer {
+    /// Serves `repository` on the current tokio runtime: calls at `grpc`, payloads at `http`.
+    /// Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// `Io` where an address cannot be had.
+    pub async fn bind(
+        repository: Arc<dyn Repository>,
+        grpc: SocketAddr,
+        http: SocketAddr,
+        options: SpfsServerOptions,
+    ) -> Result<Self> {
+        let (calls, grpc) = listener(grpc).await?;
+        let (transfers, http) = listener(http).await?;
+        let counters = Arc::new(Counters::default());
+        let (stop, stopped) = watch::channel(false);
+        let line = Line {
+            options: options.limits.clone(),
+            counters: Arc::clone(&counters),
+            stopped: stopped.clone(),
+        };
+        let gate = Arc::new(gate(&repository, http, &options));
+        let transfer = Arc::new(transfer(repository, &counters, &options));
+        let limit = options.limits.max_connections;
+        let tls = options.tls.as_ref().map(ServerTls::acceptors);
+        let (tls_calls, tls_transfers) = tls.unzip();
+        let grpc_line = line.clone();
+        let calling = listen::accept(calls, limit, stopped.clone(), move |stream| {
+            grpc_line
+                .clone()
+                .calls(stream, tls_calls.clone(), Arc::clone(&gate))
+        });
+        let transferring = listen::accept(transfers, limit, stopped, move |stream| {
+            line.clone()
+                .transfers(stream, tls_transfers.clone(), Arc::clone(&transfer))
+        });
+        let tasks = vec![tokio::spawn(calling), tokio::spawn(transferring)];
+        Ok(Self {
+            grpc,
+            http,
+            counters,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where it takes calls.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where it gives and takes payloads.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The counters, now.
+    pub fn stats(&self) -> ServerStats {
+        self.counters.snapshot()
+    }
+
+    /// Takes nothing new, and ends when what is under way is done, or when
+    /// [`grace`](ServeOptions::grace) is over. Returns at once: see [`wait`](Self::wait).
+    pub fn shutdown(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until the server has ended. Where one listener ends, the other one does, too.
+    ///
+    /// # Errors
+    /// `Failed` where nobody has asked for the end.
+    pub async fn wait(&mut self) -> Result<()> {
+        let tasks = std::mem::take(&mut self.tasks);
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let (ended, _, rest) = futures::future::select_all(tasks).await;
+        self.tasks = rest;
+        let was_asked = self.stop.send_replace(true);
+        while let Some(task) = self.tasks.pop() {
+            // It fails only where the runtime is going down, or by a panic that is told already.
+            let _ = task.await;
+        }
+        match (ended, was_asked) {
+            (Ok(()), true) => Ok(()),
+            (ended, _) => Err(StoreError::Failed {
+                location: "the server".to_owned(),
+                reason: match ended {
+                    Err(error) => format!("one of its listeners broke: {error}"),
+                    Ok(()) => "one of its listeners ended".to_owned(),
+                },
+            }),
+        }
+    }
+}
+
+impl Drop for SpfsServer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let failed = |error| StoreError::io("listen on", address.to_string())(error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// The services, behind one gate.
+fn gate(
+    repository: &Arc<dyn Repository>,
+    http: SocketAddr,
+    options: &SpfsServerOptions,
+) -> line::Gate {
+    let places = Places::new(http, options.tls.is_some(), options.payload_root.clone());
+    let namespaces = Namespaces::new(Arc::clone(repository), options.namespaces.clone());
+    let most = options.max_message_bytes;
+    let database = Database::new(Arc::clone(repository));
+    let payloads = Payloads::new(Arc::clone(repository), places);
+    let database = wire::database_service_server::DatabaseServiceServer::new(database);
+    let payloads = wire::payload_service_server::PayloadServiceServer::new(payloads);
+    let tags = wire::tag_service_server::TagServiceServer::new(Tags::new(namespaces));
+    let repository = wire::repository_server::RepositoryServer::new(answer::Pong);
+    let routes = tonic::service::Routes::new(repository)
+        .add_service(database.max_decoding_message_size(most))
+        .add_service(payloads.max_decoding_message_size(most))
+        .add_service(tags.max_decoding_message_size(most));
+    line::Gate::new(
+        routes.prepare(),
+        options.access.clone(),
+        options.max_calls,
+        options.limits.write_stall,
+    )
+}
+
+fn transfer(
+    repository: Arc<dyn Repository>,
+    counters: &Arc<Counters>,
+    options: &SpfsServerOptions,
+) -> Transfer {
+    Transfer {
+        responder: Responder {
+            repository,
+            counters: Arc::clone(counters),
+        },
+        access: options.access.clone(),
+        max_payload_bytes: options.max_payload_bytes,
+        stall: options.limits.write_stall,
+    }
+}

@@ -1,0 +1,196 @@
+//! Payloads over HTTP/1.1 (FORMAT.md section 6.6).
+//!
+//! Stock clients look at the status, the type and the bytes. Everything else that is said here is
+//! for others: size, ranges and entity tag of the raw form. The packed form has none of them,
+//! for nobody knows how long it will be.
+
+use std::time::Duration;
+
+use farseek_object::Digest;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::access::{Access, Refusal, Want};
+use super::{bzip, upload};
+use crate::error::Result;
+use crate::server::body::{self, AnswerBody};
+use crate::server::respond::Responder;
+
+/// The form that stock clients ask for first.
+pub(super) const PACKED: &str = "application/x-bzip2";
+
+/// The bytes as they are.
+pub(super) const RAW: &str = "application/octet-stream";
+
+/// What answers the requests of all connections.
+pub(super) struct Transfer {
+    pub(super) responder: Responder,
+    pub(super) access: Access,
+    pub(super) max_payload_bytes: u64,
+    /// How long a client may send nothing of what it has begun.
+    pub(super) stall: Duration,
+}
+
+impl Transfer {
+    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        self.responder.counters.request();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = self.answer(request).await;
+        let response = response.unwrap_or_else(|error| self.responder.failed(&path, &error));
+        tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>> {
+        let (want, head) = match *request.method() {
+            Method::GET => (Want::Read, false),
+            Method::HEAD => (Want::Read, true),
+            Method::POST => (Want::Write, false),
+            _ => return Ok(self.wrong_method()),
+        };
+        if let Err(refusal) = self.access.check(request.headers(), want) {
+            return Ok(self.refuse(refusal));
+        }
+        match want {
+            Want::Read => {
+                self.download(request.uri().path(), request.headers(), head)
+                    .await
+            }
+            Want::Write | Want::Remove => upload::take(self, request).await,
+        }
+    }
+
+    async fn download(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        head: bool,
+    ) -> Result<Response<AnswerBody>> {
+        let nothing = |text| Ok(self.responder.text(StatusCode::NOT_FOUND, text));
+        let Some(digest) = named(path) else {
+            return nothing("a payload is at /DIGEST, and this is no digest\n");
+        };
+        let resource = match self.responder.payload(digest).await {
+            Ok(resource) => resource,
+            Err(error) if error.is_not_found() => return nothing("there is no such payload\n"),
+            Err(error) => return Err(error),
+        };
+        let mut response = match is_packed(headers) {
+            true => self.pack(&digest, head).await?,
+            false => self.responder.send(resource, head, headers).await?,
+        };
+        response
+            .headers_mut()
+            .insert(VARY, HeaderValue::from_static("accept"));
+        Ok(response)
+    }
+
+    async fn pack(&self, digest: &Digest, head: bool) -> Result<Response<AnswerBody>> {
+        let responder = &self.responder;
+        let body = match head {
+            true => body::none(),
+            false => {
+                let payload = responder
+                    .repository
+                    .get_payload(digest, 0..u64::MAX)
+                    .await?;
+                let end = payload.range.end;
+                let whole = match end {
+                    u64::MAX => payload.body,
+                    end => body::trimmed(payload, 0..end)?,
+                };
+                body::streamed(bzip::packed(whole), responder.counters.clone())
+            }
+        };
+        let mut response = Response::new(body);
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(PACKED));
+        Ok(response)
+    }
+
+    fn wrong_method(&self) -> Response<AnswerBody> {
+        let text = "only GET, HEAD and POST are served here\n";
+        let mut response = self.responder.text(StatusCode::METHOD_NOT_ALLOWED, text);
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<AnswerBody> {
+        match refusal {
+            Refusal::Stranger => {
+                let text = "a token is wanted here: none was sent, or not one that is known\n";
+                let mut response = self.responder.text(StatusCode::UNAUTHORIZED, text);
+                response
+                    .headers_mut()
+                    .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+            }
+            Refusal::ReadOnly | Refusal::Removal => self
+                .responder
+                .text(StatusCode::FORBIDDEN, "you may read here, and not write\n"),
+        }
+    }
+}
+
+/// The digest that a path ends in, whatever is before its last slash: a root may have a path.
+fn named(path: &str) -> Option<Digest> {
+    let name = path.rsplit('/').next()?;
+    percent_decode_str(name).decode_utf8().ok()?.parse().ok()
+}
+
+/// Whether the packed form is wanted: the first header line that is one of the two names, and
+/// nothing else, decides. That is how stock servers read it; who sends a list gets the raw form.
+fn is_packed(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes);
+    lines.find(|line| [RAW.as_bytes(), PACKED.as_bytes()].contains(line)) == Some(PACKED.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_the_last_part_of_the_path() {
+        let digest = Digest::of(b"x");
+        let coded = digest.to_string().replace('=', "%3D");
+        for path in [
+            format!("/{digest}"),
+            format!("//{digest}"),
+            format!("/p/q/{digest}"),
+            format!("/{coded}"),
+        ] {
+            assert_eq!(named(&path), Some(digest), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "*",
+            "/x",
+            &format!("/{digest}/"),
+            &format!("/{digest}x"),
+            "/%ff",
+        ] {
+            assert_eq!(named(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_that_is_understood_decides() {
+        let packed = |lines: &[&str]| {
+            let lines = lines.iter().map(|line| (ACCEPT, line.parse().unwrap()));
+            is_packed(&lines.collect())
+        };
+        assert!(packed(&[PACKED, RAW]));
+        assert!(packed(&["text/html", PACKED]));
+        assert!(!packed(&[RAW, PACKED]));
+        assert!(!packed(&[]));
+        assert!(!packed(&["*/*"]));
+        assert!(!packed(&["application/x-bzip2, application/octet-stream"]));
+        assert!(!packed(&["application/x-bzip2;q=1"]));
+    }
+}

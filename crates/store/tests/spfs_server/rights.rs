@@ -1,0 +1,253 @@
+//! Who may do what, shown for every call.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use farseek_object::Digest;
+use farseek_store::{Access, SpfsServer, SpfsServerOptions};
+use farseek_testkit::stock_client::{StockClient, digest_field, field};
+
+use super::{ask, on_disk, open_to_all, serve, views};
+
+const READING: [&str; 14] = [
+    "Repository/Ping",
+    "DatabaseService/HasObject",
+    "DatabaseService/ReadObject",
+    "DatabaseService/FindDigests",
+    "DatabaseService/IterObjects",
+    "DatabaseService/WalkObjects",
+    "PayloadService/IterDigests",
+    "PayloadService/HasPayload",
+    "PayloadService/OpenPayload",
+    "TagService/LsTags",
+    "TagService/ResolveTag",
+    "TagService/FindTags",
+    "TagService/IterTagSpecs",
+    "TagService/ReadTag",
+];
+const WRITING: [&str; 3] = [
+    "DatabaseService/WriteObject",
+    "PayloadService/WritePayload",
+    "TagService/InsertTag",
+];
+const REMOVING: [&str; 5] = [
+    "DatabaseService/RemoveObject",
+    "DatabaseService/RemoveObjectIfOlderThan",
+    "PayloadService/RemovePayload",
+    "TagService/RemoveTagStream",
+    "TagService/RemoveTag",
+];
+
+const UNAUTHENTICATED: &str = "16";
+const PERMISSION_DENIED: &str = "7";
+
+/// Every call of every service, as the protocol's description has them.
+fn described() -> Vec<String> {
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/spfs.proto");
+    let mut service = String::new();
+    let mut calls = Vec::new();
+    for line in std::fs::read_to_string(proto).unwrap().lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("service") => service = words.next().unwrap().to_owned(),
+            Some("rpc") => {
+                let name = words.next().unwrap().split('(').next().unwrap();
+                calls.push(format!("{service}/{name}"));
+            }
+            _ => {}
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_call_is_in_one_of_the_lists() {
+    let mut listed: Vec<String> = [&READING[..], &WRITING, &REMOVING]
+        .concat()
+        .iter()
+        .map(|call| (*call).to_owned())
+        .collect();
+    let mut described = described();
+    listed.sort_unstable();
+    described.sort_unstable();
+    assert_eq!(listed, described);
+}
+
+/// A message that would do something, if the call were let through.
+fn message(call: &str, object: &Digest, payload: &Digest) -> Vec<u8> {
+    let (object, payload) = (object.as_bytes(), payload.as_bytes());
+    let time = field(1, b"2199-01-01 00:00:00 UTC");
+    let tag = [
+        field(1, b"a"),
+        field(2, b"tag"),
+        digest_field(3, object),
+        digest_field(4, &[0; 32]),
+        field(5, b"me@here"),
+        field(6, &time),
+    ]
+    .concat();
+    match call.split_once('/').unwrap().1 {
+        "FindDigests" => field(1, &field(1, b"")),
+        "WriteObject" => {
+            let blob = [digest_field(1, payload), vec![2 << 3, 7]].concat();
+            field(1, &field(5, &blob))
+        }
+        "RemoveObjectIfOlderThan" => [field(1, &time), digest_field(2, object)].concat(),
+        "HasPayload" | "OpenPayload" | "RemovePayload" => digest_field(1, payload),
+        "InsertTag" | "RemoveTag" => field(1, &tag),
+        "ResolveTag" => field(2, b"a/tag"),
+        "ReadTag" | "RemoveTagStream" => field(1, b"a/tag"),
+        "LsTags" | "IterTagSpecs" | "Ping" | "IterObjects" | "IterDigests" | "WritePayload" => {
+            Vec::new()
+        }
+        _ => digest_field(1, object),
+    }
+}
+
+/// Every file below `root`, and what is in it.
+fn state(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let bytes = std::fs::read(&path).unwrap();
+                    files.insert(path.display().to_string(), bytes);
+                }
+            }
+        }
+    }
+    files
+}
+
+/// One payload, its blob, and a tag of that.
+async fn fill(server: &SpfsServer) -> (Digest, Digest) {
+    let client = StockClient::connect(server.grpc_addr()).await;
+    let request = "POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\npayload";
+    assert_eq!(ask(server.http_addr(), request).await.unwrap().status, 200);
+    let payload = Digest::of(b"payload");
+    let written = message("DatabaseService/WriteObject", &payload, &payload);
+    let call = client.call("/spfs.DatabaseService/WriteObject", &written);
+    assert_eq!(call.await.field(2), b"");
+    let all = field(1, &field(1, b""));
+    let found = client.call("/spfs.DatabaseService/FindDigests", &all);
+    let found = found.await.field(2);
+    let object = Digest::from_bytes(found[2..].try_into().unwrap());
+    let tag = message("TagService/InsertTag", &object, &payload);
+    let call = client.call("/spfs.TagService/InsertTag", &tag).await;
+    assert_eq!(call.field(2), b"");
+    (object, payload)
+}
+
+/// What every call gives, and what uploading gives, to a client with this token.
+async fn try_all(
+    server: &SpfsServer,
+    token: Option<&str>,
+    (object, payload): (Digest, Digest),
+) -> (BTreeMap<String, String>, u16, u16) {
+    let mut client = StockClient::connect(server.grpc_addr()).await;
+    let mut header = String::new();
+    if let Some(token) = token {
+        client = client.with_token(token);
+        header = format!("authorization: Bearer {token}\r\n");
+    }
+    let mut statuses = BTreeMap::new();
+    for call in described() {
+        let message = message(&call, &object, &payload);
+        let called = client.call(&format!("/spfs.{call}"), &message).await;
+        statuses.insert(call, called.status);
+    }
+    let post = format!("POST / HTTP/1.1\r\n{header}content-length: 3\r\n\r\nnew");
+    let posted = ask(server.http_addr(), post).await.unwrap().status;
+    let get = format!("GET /{payload} HTTP/1.1\r\n{header}\r\n");
+    let got = ask(server.http_addr(), get).await.unwrap().status;
+    (statuses, posted, got)
+}
+
+fn assert_all(statuses: &BTreeMap<String, String>, calls: &[&str], expected: &str) {
+    for call in calls {
+        assert_eq!(statuses[*call], expected, "{call}");
+    }
+}
+
+/// A repository that holds something, and a server of it with rights.
+async fn guarded(access: Access) -> (tempfile::TempDir, SpfsServer, (Digest, Digest)) {
+    let (root, repository) = on_disk();
+    let open = serve(Arc::clone(&repository), open_to_all()).await;
+    let digests = fill(&open).await;
+    let options = SpfsServerOptions {
+        access,
+        namespaces: Some(views(root.path())),
+        ..SpfsServerOptions::default()
+    };
+    let server = serve(repository, options).await;
+    (root, server, digests)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_right_can_change_nothing_and_see_nothing() {
+    let access = Access::tokens("read r-token\nwrite w-token").unwrap();
+    for access in [access.clone().with_removal(true), access] {
+        let (root, server, digests) = guarded(access).await;
+        let before = state(root.path());
+        for token in [None, Some("wrong")] {
+            let (statuses, posted, got) = try_all(&server, token, digests).await;
+            for calls in [&READING[..], &WRITING, &REMOVING] {
+                assert_all(&statuses, calls, UNAUTHENTICATED);
+            }
+            assert_eq!((posted, got), (401, 401));
+        }
+        assert!(state(root.path()) == before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_read_can_change_nothing() {
+    let access = Access::tokens("read r-token\nwrite w-token").unwrap();
+    for access in [access.clone().with_removal(true), access] {
+        let (root, server, digests) = guarded(access).await;
+        let before = state(root.path());
+        let (statuses, posted, got) = try_all(&server, Some("r-token"), digests).await;
+        assert_all(&statuses, &READING, "0");
+        assert_all(&statuses, &WRITING, PERMISSION_DENIED);
+        assert_all(&statuses, &REMOVING, PERMISSION_DENIED);
+        assert_eq!((posted, got), (403, 200));
+        assert!(state(root.path()) == before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_write_can_remove_only_where_that_is_allowed() {
+    let access = Access::tokens("write w-token").unwrap();
+    let (root, server, digests) = guarded(access.clone()).await;
+    let before = state(root.path());
+    let (statuses, posted, got) = try_all(&server, Some("w-token"), digests).await;
+    assert_all(&statuses, &READING, "0");
+    assert_all(&statuses, &WRITING, "0");
+    assert_all(&statuses, &REMOVING, PERMISSION_DENIED);
+    assert_eq!((posted, got), (200, 200));
+    let after = state(root.path());
+    assert!(before.keys().all(|file| after.contains_key(file)));
+
+    let (root, server, digests) = guarded(access.with_removal(true)).await;
+    let before = state(root.path());
+    let (statuses, ..) = try_all(&server, Some("w-token"), digests).await;
+    assert_all(&statuses, &REMOVING, "0");
+    let after = state(root.path());
+    assert!(before.keys().any(|file| !after.contains_key(file)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_rights_nobody_may_do_anything() {
+    let (_root, repository) = on_disk();
+    let server = serve(Arc::clone(&repository), SpfsServerOptions::default()).await;
+    let nothing = Digest::of(b"");
+    let (statuses, posted, got) = try_all(&server, None, (nothing, nothing)).await;
+    assert!(statuses.values().all(|status| status == UNAUTHENTICATED));
+    assert_eq!((posted, got), (401, 401));
+    assert!(!repository.has_object(&nothing).await.unwrap());
+}
