@@ -1,13 +1,13 @@
 //! The calls about tags.
 
 use async_trait::async_trait;
-use farseek_object::{TagSpec, TagStream};
+use farseek_object::{Tag, TagSpec, TagStream};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tonic::Request;
 
-use super::answer::{Answer, Shared, answer, misnamed, nonsense};
+use super::answer::{Answer, answer, misnamed, nonsense};
 use super::namespaces::Namespaces;
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::ext::RepositoryExt;
 use crate::grpc::convert;
 use crate::grpc::generated as wire;
@@ -100,7 +100,7 @@ impl Tags {
     }
 
     async fn remove(&self, request: wire::RemoveTagRequest) -> Result<wire::Ok> {
-        let view: Shared = self.namespaces.view(&request.namespace).await?;
+        let view = self.namespaces.view(&request.namespace).await?;
         let tag = sent(request.tag.as_ref())?;
         let _turn = self.namespaces.turn(&tag.name).await;
         view.remove_tag(&tag).await?;
@@ -112,9 +112,8 @@ fn spec(text: &str) -> Result<TagSpec> {
     text.parse().map_err(|error| misnamed("tag", text, &error))
 }
 
-fn sent(tag: Option<&wire::Tag>) -> Result<farseek_object::Tag> {
-    convert::to_tag(tag)
-        .map_err(|error: farseek_object::ObjectError| -> StoreError { nonsense(error) })
+fn sent(tag: Option<&wire::Tag>) -> Result<Tag> {
+    convert::to_tag(tag).map_err(nonsense)
 }
 
 #[async_trait]
