@@ -15,6 +15,7 @@ mod header;
 mod merge;
 mod object;
 mod tag;
+mod time_spec;
 
 pub use build::{DirectoryBuilder, NewEntry};
 pub use digest::{DIGEST_TEXT_LEN, Digest, DigestPrefix, Hasher};
@@ -25,3 +26,4 @@ pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
 pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
 pub use object::{Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform};
 pub use tag::{Tag, TagName, TagNamespace, TagSpec, TagStream};
+pub use time_spec::{Age, TimeSpec};
