@@ -11,4 +11,5 @@ mod interface;
 mod mounted;
 mod place;
 mod repository;
+mod tour;
 mod warm;
