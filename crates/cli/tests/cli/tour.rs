@@ -2,12 +2,14 @@
 //! every kind behind them.
 
 use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use farseek_testkit::StaticServer;
 use insta::assert_snapshot;
 use serde_json::Value;
 
-use crate::place::Place;
+use crate::place::{Place, fixture};
 
 fn json(place: &Place, arguments: &[&str]) -> Value {
     serde_json::from_str(&place.ok(arguments)).unwrap()
@@ -362,4 +364,74 @@ fn origin_is_wrapped_for_one_command() {
     assert_eq!(place.ok(&["tags", "-r", "./near"]), "tagged\n");
     assert_eq!(place.ok(&["tags", "-r", "origin"]), "far\n");
     assert_eq!(place.ok(&[&["tags"][..], &wrap].concat()), "far\ntagged\n");
+}
+
+#[test]
+fn what_spfs_wrote_is_the_same_in_an_archive() {
+    let Some(repository) = fixture("repo") else {
+        return;
+    };
+    let place = Place::make();
+    let path = place.path("packed.tar");
+    let packed = Command::new("tar")
+        .arg("-cf")
+        .arg(&path)
+        .arg("-C")
+        .arg(&repository)
+        .arg(".")
+        .status();
+    assert!(packed.unwrap().success());
+    let tar = format!("tar:{}", path.display());
+    let directory = repository.to_str().unwrap();
+    for arguments in [
+        &["tags", "--target"][..],
+        &["layers", "--tags"],
+        &["platforms", "--tags"],
+        &["ls", "fix/base", "-R"],
+        &["info", "fix/annotation-c", "--get-all"],
+        &["diff", "fix/base~1", "fix/base", "--all"],
+    ] {
+        let of = |remote| place.ok(&[arguments, &["-r", remote]].concat());
+        let expected = of(directory);
+        assert!(!expected.is_empty(), "{arguments:?}");
+        assert_eq!(of(&tar), expected, "{arguments:?}");
+    }
+    let get = ["info", "fix/annotation-b", "--get", "k2", "-r", &tar];
+    assert_eq!(place.ok(&get), "värde 2\n");
+}
+
+#[test]
+fn a_writer_that_is_killed_leaves_the_old_archive_or_the_new_one() {
+    let place = Place::make();
+    for n in 0..200 {
+        place.write(&format!("tree/file{n}"), format!("{n}").repeat(5000));
+    }
+    let tar = format!("tar:{}?create=true", place.path("x.tar").display());
+    place.write("kept/file", "kept");
+    commit(&place, &["kept", "-r", &tar, "-t", "kept"]);
+    let mut killed = 0;
+    for n in 0..20_u64 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_farseek"))
+            .args(["commit", "tree", "-t", "new", "-r", &tar])
+            .env_clear()
+            .env("HOME", place.path("home"))
+            .current_dir(place.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(20 * n));
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        assert_eq!(place.ok(&["cat", "kept", "file", "-r", &tar]), "kept");
+        if place.ok(&["tags", "-r", &tar]).contains("new") {
+            let bytes = place.ok(&["cat", "new", "file7", "-r", &tar]);
+            assert_eq!(bytes, "7".repeat(5000));
+            place.ok(&["untag", "new", "--all", "-r", &tar]);
+        }
+    }
+    assert!(killed > 0, "none was killed on its way");
+    commit(&place, &["tree", "-r", &tar, "-t", "new"]);
+    assert_eq!(place.ok(&["tags", "-r", &tar]), "kept\nnew\n");
+    assert!(!place.path(".x.tar.work").exists());
 }
