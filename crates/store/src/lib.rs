@@ -1,7 +1,8 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`MemoryRepository`],
-//! [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a moment. Above them stands work on whole graphs: [`commit_directory`].
+//! [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a moment. Above them stands
+//! work on whole graphs: [`commit_directory`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;

@@ -20,12 +20,13 @@ mod archive;
 mod index;
 mod pack;
 mod scan;
+mod shared;
 mod work;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,8 +38,8 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 
 use self::archive::Archive;
-use self::index::Slot;
-use self::pack::{Changes, Removed, TagChange};
+use self::pack::TagChange;
+use self::shared::{Shared, Store};
 use self::work::Work;
 use crate::blocking::run;
 use crate::error::{Result, StoreError};
@@ -85,92 +86,6 @@ pub struct TarRepository {
     changing: Arc<AsyncMutex<()>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    path: PathBuf,
-    /// Never held across an `.await` or while a file is read or written.
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    archive: Option<Arc<Archive>>,
-    /// What is no longer to be seen and still in the archive.
-    removed: Removed,
-}
-
-/// The two kinds of files that are named by digests.
-#[derive(Debug, Clone, Copy)]
-enum Store {
-    Objects,
-    Payloads,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where `digest` is in the archive, unless it was removed.
-    fn find(&self, store: Store, digest: &Digest) -> Option<(Arc<Archive>, Slot)> {
-        let state = self.state();
-        let archive = state.archive.as_ref()?;
-        let (slots, removed) = match store {
-            Store::Objects => (&archive.index.objects, &state.removed.objects),
-            Store::Payloads => (&archive.index.payloads, &state.removed.payloads),
-        };
-        let slot = slots.get(digest).filter(|_| !removed.contains(digest))?;
-        Some((Arc::clone(archive), slot.clone()))
-    }
-
-    /// The digests in the archive that were not removed.
-    fn digests(&self, store: Store) -> Vec<Digest> {
-        let state = self.state();
-        let Some(archive) = &state.archive else {
-            return Vec::new();
-        };
-        let (slots, removed) = match store {
-            Store::Objects => (&archive.index.objects, &state.removed.objects),
-            Store::Payloads => (&archive.index.payloads, &state.removed.payloads),
-        };
-        let digests = slots.keys().filter(|digest| !removed.contains(*digest));
-        digests.copied().collect()
-    }
-
-    /// Puts what waits in `work`, and the change of a tag, into a new archive, if there is
-    /// anything to do.
-    fn pack(&self, work: &Work, tag: Option<TagChange>) -> Result<()> {
-        let (old, removed) = {
-            let state = self.state();
-            (state.archive.clone(), state.removed.clone())
-        };
-        let changes = Changes {
-            // Objects first: one that is there by now has its payload there by the next look.
-            objects: work.added("objects")?,
-            payloads: work.added("payloads")?,
-            removed,
-            tag,
-        };
-        if changes.is_empty() {
-            return Ok(());
-        }
-        pack::pack(&self.path, old.as_deref(), work, &changes)?;
-        let new = Archive::open(&self.path)?;
-        {
-            let mut state = self.state();
-            state.archive = new.map(Arc::new);
-            state.removed = Removed::default();
-        }
-        // Only now: a reader that does not find a file here looks into the archive next.
-        for added in changes.objects.iter().chain(&changes.payloads) {
-            if let Err(error) = std::fs::remove_file(&added.path) {
-                tracing::debug!(path = %added.path.display(), %error, "packed file left behind");
-            }
-        }
-        Ok(())
-    }
-}
-
 impl TarRepository {
     /// Opens the archive at `path` and reads its headers. Nothing is written.
     ///
@@ -194,13 +109,7 @@ impl TarRepository {
         Ok(Self {
             location: format!("tar:{}", path.display()),
             options,
-            shared: Arc::new(Shared {
-                path,
-                state: Mutex::new(State {
-                    archive: archive.map(Arc::new),
-                    removed: Removed::default(),
-                }),
-            }),
+            shared: Arc::new(Shared::new(path, archive)),
             work: OnceCell::new(),
             changing: Arc::default(),
         })

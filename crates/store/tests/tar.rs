@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,6 +125,34 @@ async fn what_was_not_published_is_packed_at_the_end_but_for_deferred_writes() {
         None
     );
     assert_eq!(names_beside(&path), ["x.tar"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_nobody_awaits_any_more_does_no_harm() {
+    let (_directory, path) = place();
+    let bytes = random_bytes(20_000_000, 7);
+    for milliseconds in 0..20 {
+        let _ = fs::remove_file(&path);
+        let repository = create(&path);
+        let digest = put(&repository, &bytes).await;
+        let done = Arc::new(AtomicBool::new(false));
+        let (reader, looks_at) = (Arc::clone(&done), path.clone());
+        // Whoever looks at any moment finds nothing or a whole archive.
+        let reader = std::thread::spawn(move || {
+            while !reader.load(Ordering::Relaxed) {
+                if looks_at.exists() {
+                    open(&looks_at);
+                }
+            }
+        });
+        let given_up = Duration::from_millis(milliseconds);
+        let _ = tokio::time::timeout(given_up, repository.publish()).await;
+        drop(repository);
+        done.store(true, Ordering::Relaxed);
+        reader.join().expect("it never finds half an archive");
+        let end = payload(&open(&path), &digest, 19_999_990..u64::MAX).await;
+        assert_eq!(end, bytes[19_999_990..], "{milliseconds}");
+    }
 }
 
 #[tokio::test]

@@ -48,8 +48,8 @@ fn parse_scheme(scheme: &str, rest: &str, text: &str) -> Result<Location, String
         "grpc" | "http2" => later("gRPC"),
         "s3" | "gs" | "az" => later("object-store"),
         _ => Err(format!(
-            "there is no kind of repository called '{scheme}': it may be file, http, https, tar, proxy or fallback \
-             (write ./ before the name of a directory)"
+            "there is no kind of repository called '{scheme}': it may be file, http, https, \
+             tar, proxy or fallback (write ./ before the name of a directory)"
         )),
     }
 }
