@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Local};
 use farseek_object::{DigestStrategy, Encoding, Header, TagNamespace};
 use farseek_reader::{BlockSize, DiskOptions, Promote, Reader, ReaderOptions, Verify};
 use farseek_runtime::daemon::{self, Spawned};
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::args::IN_BACKGROUND;
 use crate::config::{Config, FormatName, PromoteName, StrategyName, VerifyName};
 use crate::environment::Environment;
-use crate::exit::{AlreadyTold, Failure};
+use crate::exit::{self, AlreadyTold, Failure};
 use crate::output::Output;
 use crate::sources::Sources;
 
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
     pub(crate) output: Output,
+    /// When the command began: what relative times count from.
+    pub(crate) now: DateTime<Local>,
     /// Whether this is the child that goes to the background.
     pub(crate) in_background: bool,
 }
@@ -108,10 +111,19 @@ impl App {
         )))
     }
 
+    /// The address of a member of a proxy, where it is given as the name of a remote.
+    fn member(&self, specifier: &str) -> Result<Option<String>> {
+        let address = self.address(specifier)?;
+        let is_name = self.config.remote.contains_key(specifier);
+        Ok(is_name.then_some(address))
+    }
+
     async fn open(&self, address: &str, stall: Duration) -> Result<Arc<dyn Repository>> {
-        let location: Location = address.parse()?;
+        let names = |name: &str| self.member(name).map_err(|error| exit::message(&error));
+        let location = Location::parse_with(address, &names)?;
         let options = OpenOptions {
             stall,
+            now: self.now,
             ..OpenOptions::default()
         };
         Ok(farseek_store::open(&location, &options).await?)

@@ -7,8 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, check, commit, completions, config, demo, info, init, log, ls, ls_tags, mount,
-    pull, push, serve, server, stats, tag, tags, unmount, untag, warm,
+    cache, cat, check, commit, completions, config, demo, diff, info, init, layers, log, ls,
+    ls_tags, mount, platforms, pull, push, search, serve, server, stats, tag, tags, unmount, untag,
+    warm, write,
 };
 use crate::exit;
 
@@ -72,6 +73,10 @@ pub(crate) struct RepositoryArgs {
     /// Work on this repository instead of the local one: a configured name, a URL or a path
     #[arg(short, long, value_name = "NAME|URL|PATH")]
     pub(crate) remote: Option<String>,
+    /// Put the repository in this directory, made if need be, in front of the remote `origin`:
+    /// read first, and written to
+    #[arg(long, value_name = "PATH")]
+    pub(crate) wrap_origin: Option<PathBuf>,
 }
 
 /// Output for scripts.
@@ -98,10 +103,16 @@ pub(crate) enum Command {
     /// Browse the folders of tags
     #[command(visible_alias = "list-tags")]
     LsTags(ls_tags::LsTagsArgs),
+    /// Search the names of tags, in every configured remote
+    Search(search::SearchArgs),
     /// Show the history of a tag
     Log(log::LogArgs),
     /// Describe what references name
     Info(info::InfoArgs),
+    /// List the layers that are stored
+    Layers(layers::LayersArgs),
+    /// List the platforms that are stored
+    Platforms(platforms::PlatformsArgs),
     /// List a directory of an environment, without mounting it
     #[command(visible_aliases = ["list", "list-dir"])]
     Ls(ls::LsArgs),
@@ -114,6 +125,11 @@ pub(crate) enum Command {
     Pull(pull::PullArgs),
     /// Read and hash all of a repository, say what is wrong, and repair it
     Check(check::CheckArgs),
+    /// Store a file, or what comes from the standard input, as a blob
+    #[command(visible_alias = "write-file")]
+    Write(write::WriteArgs),
+    /// Compare two environments, path by path
+    Diff(diff::DiffArgs),
     /// Serve a repository over HTTP, read-only
     Serve(serve::ServeArgs),
     /// Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
@@ -137,4 +153,42 @@ pub(crate) enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the version
     Version,
+}
+
+impl Command {
+    /// Which repository it works on, where that is one that can be said.
+    pub(crate) fn repository(&self) -> Option<&RepositoryArgs> {
+        match self {
+            Self::Commit(args) => Some(&args.repository),
+            Self::Tag(args) => Some(&args.repository),
+            Self::Untag(args) => Some(&args.repository),
+            Self::Tags(args) => Some(&args.repository),
+            Self::LsTags(args) => Some(&args.repository),
+            Self::Search(args) => Some(&args.repository),
+            Self::Log(args) => Some(&args.repository),
+            Self::Info(args) => Some(&args.repository),
+            Self::Layers(args) => Some(&args.repository),
+            Self::Platforms(args) => Some(&args.repository),
+            Self::Ls(args) => Some(&args.repository),
+            Self::Cat(args) => Some(&args.repository),
+            Self::Write(args) => Some(&args.repository),
+            Self::Diff(args) => Some(&args.repository),
+            Self::Check(args) => Some(&args.repository),
+            Self::Serve(args) => Some(&args.repository),
+            Self::Server(args) => Some(&args.repository),
+            // All are named, so that a new command with these flags is not forgotten.
+            Self::Init(_)
+            | Self::Push(_)
+            | Self::Pull(_)
+            | Self::Mount(_)
+            | Self::Unmount(_)
+            | Self::Warm(_)
+            | Self::Cache(_)
+            | Self::Stats(_)
+            | Self::Config(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Version => None,
+        }
+    }
 }

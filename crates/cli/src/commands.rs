@@ -7,14 +7,18 @@ pub(crate) mod commit;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod info;
 pub(crate) mod init;
+pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod ls_tags;
 pub(crate) mod mount;
+pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod server;
 pub(crate) mod stats;
@@ -23,6 +27,7 @@ pub(crate) mod tags;
 pub(crate) mod unmount;
 pub(crate) mod untag;
 pub(crate) mod warm;
+pub(crate) mod write;
 
 use anyhow::Result;
 
@@ -38,13 +43,18 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Untag(args) => untag::run(args, app).await,
         Command::Tags(args) => tags::run(args, app).await,
         Command::LsTags(args) => ls_tags::run(args, app).await,
+        Command::Search(args) => search::run(args, app).await,
         Command::Log(args) => log::run(args, app).await,
         Command::Info(args) => info::run(args, app).await,
+        Command::Layers(args) => layers::run(args, app).await,
+        Command::Platforms(args) => platforms::run(args, app).await,
         Command::Ls(args) => ls::run(args, app).await,
         Command::Cat(args) => cat::run(args, app).await,
         Command::Push(args) => push::run(args, app).await,
         Command::Pull(args) => pull::run(args, app).await,
         Command::Check(args) => check::run(args, app).await,
+        Command::Write(args) => write::run(args, app).await,
+        Command::Diff(args) => diff::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,
         Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,

@@ -14,11 +14,11 @@ mod malformed;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) use self::cache::{CacheConfig, Percent};
 use self::keys::KnownKeys;
@@ -26,6 +26,7 @@ use self::names::any_case;
 pub(crate) use self::names::{FormatName, PromoteName, StrategyName, VerifyName};
 pub(crate) use self::remote::{RemoteConfig, redact};
 use crate::environment::Environment;
+use crate::exit::Failure;
 
 /// Every key of the configuration and its value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub(crate) struct FilesystemConfig {
     /// Remotes that are read behind the local repository; `origin` where it is configured and
     /// nothing is said here.
     pub(crate) secondary_repositories: Vec<String>,
+    /// Annotations of more bytes than this are stored as blobs.
+    pub(crate) annotation_size_limit: u64,
 }
 
 /// The mount itself.
@@ -141,6 +144,7 @@ impl Config {
             },
             filesystem: FilesystemConfig {
                 secondary_repositories: Vec::new(),
+                annotation_size_limit: 16_384,
             },
             fuse: FuseConfig {
                 worker_threads: environment.cpus.clamp(1, 8),
@@ -234,6 +238,28 @@ impl Config {
             Some((key, _)) => bail!("{key} is 0: it must be at least 1"),
             None => Ok(()),
         }
+    }
+
+    /// Makes `origin` a proxy of the repository at `path`, made if need be, over what it was.
+    pub(crate) fn wrap_origin(&mut self, path: &Path) -> Result<()> {
+        let Some(origin) = self.remote.remove("origin") else {
+            return Err(Failure::usage(
+                "--wrap-origin needs a remote 'origin', and none is configured",
+            ));
+        };
+        let path = std::path::absolute(path)
+            .map_err(|_| Failure::usage("--wrap-origin is empty: say which directory"))?;
+        let path = path.to_str().context("--wrap-origin is not UTF-8")?;
+        let remote =
+            |fields: Value| RemoteConfig(serde_json::from_value(fields).unwrap_or_default());
+        let outer = json!({"scheme": "fs", "path": path, "create": true});
+        let proxy = json!({
+            "scheme": "proxy", "primary": "outerrepo", "secondary": ["remoteorigin"],
+        });
+        self.remote.insert("outerrepo".into(), remote(outer));
+        self.remote.insert("remoteorigin".into(), origin);
+        self.remote.insert("origin".into(), remote(proxy));
+        Ok(())
     }
 
     /// The same without secrets, to be shown.

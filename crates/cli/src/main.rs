@@ -2,6 +2,7 @@
 //!
 //! From flags to [`Config`](config::Config) to objects, in two steps. Deliberately absent: logic.
 
+mod annotations;
 mod app;
 mod args;
 mod commands;
@@ -16,6 +17,7 @@ mod reading;
 mod signals;
 mod size;
 mod sources;
+mod stored;
 mod start;
 mod stats;
 mod transfer;

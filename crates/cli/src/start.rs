@@ -24,6 +24,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Version | Command::Completions(_) => Config::default_for(&environment),
         _ => Config::load(&environment).map_err(as_usage)?,
     };
+    if let Some(path) = cli
+        .command
+        .repository()
+        .and_then(|r| r.wrap_origin.as_deref())
+    {
+        config.wrap_origin(path)?;
+    }
     if let Some(file) = cli.log.log_file {
         let absolute = std::path::absolute(&file);
         config.log.file = Some(absolute.with_context(|| "--log-file is empty")?);
@@ -37,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         environment,
         config,
         output: Output::stdout(),
+        now: chrono::Local::now(),
         in_background: cli.in_background,
     };
     let done = runtime.block_on(commands::run(cli.command, &mut app));

@@ -13,10 +13,13 @@ mod env_spec;
 mod error;
 mod header;
 mod merge;
+mod diff;
 mod object;
 mod tag;
+mod time_spec;
 
 pub use build::{DirectoryBuilder, NewEntry};
+pub use diff::{Change, Difference, diff};
 pub use digest::{DIGEST_TEXT_LEN, Digest, DigestPrefix, Hasher};
 pub use entry::{Entry, EntryKind, EntryName, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Tree};
 pub use env_spec::{EnvItem, EnvSpec, Reference};
@@ -25,3 +28,4 @@ pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
 pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
 pub use object::{Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform};
 pub use tag::{Tag, TagName, TagNamespace, TagSpec, TagStream};
+pub use time_spec::{Age, TimeSpec};

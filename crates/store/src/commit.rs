@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farseek_object::{
-    Blob, Digest, DirectoryBuilder, Header, Layer, Manifest, NewEntry, Object, Tree,
+    Annotation, Blob, Digest, DirectoryBuilder, Header, Layer, Manifest, NewEntry, Object, Tree,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -47,6 +47,8 @@ pub struct CommitOptions {
     pub concurrency: usize,
     /// Paths to leave out, with what is below them, relative to the directory.
     pub exclude: Vec<PathBuf>,
+    /// What the layer says of itself, in stored order.
+    pub annotations: Vec<Annotation>,
 }
 
 impl Default for CommitOptions {
@@ -57,6 +59,7 @@ impl Default for CommitOptions {
             header: Header::default(),
             concurrency: (2 * processors).clamp(4, 32),
             exclude: Vec::new(),
+            annotations: Vec::new(),
         }
     }
 }
@@ -125,7 +128,7 @@ pub async fn commit_directory(
     summary.manifest = repository
         .put_object(&Object::Manifest(manifest), put)
         .await?;
-    let layer = Layer::new(header, Some(summary.manifest), Vec::new())
+    let layer = Layer::new(header, Some(summary.manifest), options.annotations)
         .map_err(|source| unencodable(directory, &source))?;
     summary.layer = repository.put_object(&Object::Layer(layer), put).await?;
     Ok(summary)

@@ -20,13 +20,13 @@ use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
 
-mod durable;
-mod file;
+pub(crate) mod durable;
+pub(crate) mod file;
 mod stage;
 mod hash_store;
 mod object;
 mod payload;
-mod layout;
+pub(crate) mod layout;
 mod owner;
 mod lock;
 mod tags;

@@ -1,8 +1,8 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
-//! [`MemoryRepository`] and [`Chain`] implement it. Above them stands work on whole graphs:
-//! [`commit_directory`], [`copy()`] and [`check()`].
+//! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
+//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`] and [`check()`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
@@ -20,12 +20,15 @@ mod grpc;
 mod server;
 mod memory;
 mod fs;
+mod tar;
 mod chain;
+mod pinned;
 mod commit;
 mod copy;
 mod check;
 mod location;
 
+pub use self::tar::{TarOptions, TarRepository};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
 pub use commit::{CommitOptions, CommitSummary, commit_directory};
@@ -38,6 +41,7 @@ pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
+pub use pinned::Pinned;
 pub use progress::Progress;
 pub use repository::{Repository, TagEntry};
 pub use retry::{Backoff, STALL_MAX};

@@ -7,19 +7,23 @@
 //! | `http://host/path`, `https://…` | the same directory behind a web server |
 //! | `grpc://host:port`, `http2://…` | a server of SPFS's protocol |
 //! | `grpcs://host:port` | the same through TLS |
+//! | `tar:/path.tar` | a directory in a tar archive, percent-decoded |
+//! | `proxy:?primary=A&secondary[0]=B`, `fallback:?…` | A, then B, read as one |
 //!
-//! Parameters follow `?` and are joined by `&`: `create` and `lazy` (`true` or `false`) and
-//! `tag_namespace`; for a gRPC server also `timeout_ms`, `max_decode_message_size_bytes`,
-//! `max_encode_message_size_bytes` and `token_file`. A path that is written without `file:` may itself contain `?`: what follows
+//! Parameters follow `?` and are joined by `&`: `create` and `lazy` (`true` or `false`),
+//! `tag_namespace`, and `when` (a view of the tags at a time); for a gRPC server also `timeout_ms`,
+//! `max_decode_message_size_bytes`, `max_encode_message_size_bytes` and `token_file`. A path that is
+//! written without `file:` may itself contain `?`: what follows
 //! one is taken as parameters only where it begins with the name of a parameter and `=`.
 //!
 //! Opening asks a remote for nothing, so one that is offline does not stand in the way of those
 //! that are not; opening a directory looks at the directory. `lazy` is understood and changes
 //! nothing for a directory that is there: to open it costs next to nothing.
 //!
-//! Deliberately absent: names of configured remotes (the command line looks them up first), and
-//! kinds of repository that are not built yet, which are refused by name.
+//! Deliberately absent: names of configured remotes (whoever knows them passes a way to look them
+//! up, [`Location::parse_with`]), and kinds of repository that are not built yet, which are refused by name.
 
+mod chain;
 mod grpc;
 mod parse;
 #[cfg(test)]
@@ -31,13 +35,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseek_object::TagNamespace;
+use chrono::{DateTime, Local};
+use farseek_object::{TagNamespace, TimeSpec};
 use url::Url;
 
 use crate::error::{Result, StoreError};
 use crate::fs::{FsOptions, FsRepository};
 use crate::http::{HttpOptions, HttpRepository};
+use crate::pinned::Pinned;
 use crate::repository::Repository;
+use crate::tar::{TarOptions, TarRepository};
 
 /// The address of a repository, parsed.
 ///
@@ -48,6 +55,7 @@ pub struct Location {
     create: bool,
     lazy: bool,
     tag_namespace: Option<TagNamespace>,
+    when: Option<TimeSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,8 @@ enum Place {
     Directory(PathBuf),
     Web(Url),
     Grpc(grpc::Place),
+    Tar(PathBuf),
+    Chain(chain::Place),
 }
 
 /// How any kind of repository is opened.
@@ -64,6 +74,8 @@ pub struct OpenOptions {
     pub stall: Duration,
     /// How long to wait for a tag that another process is changing.
     pub lock_timeout: Duration,
+    /// The moment that relative times (`when=~1d`) are before.
+    pub now: DateTime<Local>,
 }
 
 impl Default for OpenOptions {
@@ -71,6 +83,7 @@ impl Default for OpenOptions {
         Self {
             stall: HttpOptions::default().stall,
             lock_timeout: FsOptions::default().lock_timeout,
+            now: Local::now(),
         }
     }
 }
@@ -78,19 +91,41 @@ impl Default for OpenOptions {
 impl Location {
     /// The directory at `path`, whatever characters it is made of.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
+        Self::at(Place::Directory(path.into()))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            place: Place::Directory(path.into()),
+            place,
             create: false,
             lazy: false,
             tag_namespace: None,
+            when: None,
         }
+    }
+
+    /// Parses an address in which members of a proxy may be names: `names` gives the address of
+    /// one, `None` where it is no name, or says in words why there can be none.
+    ///
+    /// # Errors
+    /// `Invalid`, with what is wrong; also where names lead in a circle.
+    pub fn parse_with(
+        text: &str,
+        names: &dyn Fn(&str) -> Result<Option<String>, String>,
+    ) -> Result<Self> {
+        let names = chain::Names::new(names);
+        parse::parse(text, &names).map_err(|reason| StoreError::Invalid {
+            what: "repository address",
+            text: parse::shown(text),
+            reason,
+        })
     }
 
     /// The directory, where it is one on this machine.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Web(_) | Place::Grpc(_) => None,
+            Place::Web(_) | Place::Grpc(_) | Place::Tar(_) | Place::Chain(_) => None,
         }
     }
 
@@ -138,17 +173,22 @@ impl Location {
         };
         HttpRepository::open(url.clone(), http)
     }
+
+    fn open_tar(&self, path: &Path, options: &OpenOptions) -> Result<TarRepository> {
+        let tar = TarOptions {
+            tag_namespace: self.tag_namespace.clone(),
+            lock_timeout: options.lock_timeout,
+            create: self.create,
+        };
+        TarRepository::open(path, tar)
+    }
 }
 
 impl FromStr for Location {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse::parse(text).map_err(|reason| StoreError::Invalid {
-            what: "repository address",
-            text: parse::without_credentials(text),
-            reason,
-        })
+        Self::parse_with(text, &|_| Ok(None))
     }
 }
 
@@ -158,6 +198,8 @@ impl fmt::Display for Location {
             Place::Directory(path) => path.display().fmt(f),
             Place::Web(url) => f.write_str(&parse::without_credentials(url.as_str())),
             Place::Grpc(place) => f.write_str(&parse::without_credentials(place.url.as_str())),
+            Place::Tar(path) => write!(f, "tar:{}", path.display()),
+            Place::Chain(place) => f.write_str(&place.shown()),
         }
     }
 }
@@ -165,8 +207,22 @@ impl fmt::Display for Location {
 /// Opens the repository at `location`.
 ///
 /// # Errors
-/// What is wrong with a directory, by its path. Nothing is asked of a remote.
+/// What is wrong with a directory or an archive, by its path. Nothing is asked of a remote.
 pub async fn open(location: &Location, options: &OpenOptions) -> Result<Arc<dyn Repository>> {
+    let repository = open_place(location, options).await?;
+    let Some(when) = location.when else {
+        return Ok(repository);
+    };
+    let moment = when.resolve(&options.now);
+    let moment = moment.map_err(|error| StoreError::Invalid {
+        what: "time",
+        text: when.to_string(),
+        reason: error.to_string(),
+    })?;
+    Ok(Arc::new(Pinned::new(repository, moment)))
+}
+
+async fn open_place(location: &Location, options: &OpenOptions) -> Result<Arc<dyn Repository>> {
     match &location.place {
         Place::Web(url) => Ok(Arc::new(location.open_web(url, options)?)),
         Place::Grpc(place) => {
@@ -174,12 +230,15 @@ pub async fn open(location: &Location, options: &OpenOptions) -> Result<Arc<dyn 
             let opened = place.clone().open(namespace, *options);
             Ok(Arc::new(opened.await?))
         }
-        Place::Directory(_) => {
-            let (location, options) = (location.clone(), *options);
-            let opened = crate::blocking::run(move || {
-                let path = location.path().expect("the place is a directory");
-                location.open_directory(path, &options)
-            });
+        Place::Chain(place) => place.open(location, options).await,
+        Place::Directory(path) => {
+            let (location, path, options) = (location.clone(), path.clone(), *options);
+            let opened = crate::blocking::run(move || location.open_directory(&path, &options));
+            Ok(Arc::new(opened.await?))
+        }
+        Place::Tar(path) => {
+            let (location, path, options) = (location.clone(), path.clone(), *options);
+            let opened = crate::blocking::run(move || location.open_tar(&path, &options));
             Ok(Arc::new(opened.await?))
         }
     }

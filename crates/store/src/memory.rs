@@ -222,10 +222,10 @@ impl Repository for MemoryRepository {
     }
 
     async fn append_tag(&self, tag: &Tag) -> Result<()> {
+        rules::check_storable(tag)?;
         let mut state = self.state();
         let stream = state.tags.entry(tag.name.clone()).or_default();
         if let Some(tag) = rules::appended(stream, tag) {
-            rules::check_storable(&tag)?;
             stream.insert(tag);
         }
         Ok(())

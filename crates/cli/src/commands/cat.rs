@@ -29,7 +29,7 @@ pub(crate) struct CatArgs {
     /// The file to print; not needed where REF is a single blob
     path: Option<String>,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
 }
 
 /// Prints a payload and checks that it is the one that was committed.

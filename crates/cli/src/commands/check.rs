@@ -49,7 +49,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = CheckOptions::default().objects)]
     max_object_concurrency: usize,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

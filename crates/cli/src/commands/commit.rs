@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::{Digest, EnvSpec, Object, Platform, TagSpec};
+use farseek_object::{Annotation, Digest, EnvSpec, Layer, Object, Platform, TagSpec};
 use farseek_store::{
     CommitOptions, CommitSummary, Location, PutOptions, Repository, RepositoryExt as _,
     commit_directory,
@@ -14,6 +14,7 @@ use farseek_store::{
 use serde_json::json;
 
 use super::tag::writable_names;
+use crate::annotations::{self, AnnotationArgs};
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::Failure;
@@ -23,7 +24,7 @@ use crate::size;
 
 const EXAMPLES: &str = "\
 Examples:
-  farseek commit ./build --tag tools/python
+  farseek commit ./build --tag tools/python --annotation version=3.12
   farseek commit layer --path ./build -t tools/python -t tools/latest   # as in SPFS
   farseek commit platform --ref tools/python+project/extra -t project/env";
 
@@ -45,7 +46,9 @@ pub(crate) struct CommitArgs {
     #[arg(long = "ref", value_name = "A+B", conflicts_with = "path")]
     reference: Option<EnvSpec>,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    annotations: AnnotationArgs,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -64,25 +67,33 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
         tags,
         path,
         reference,
+        annotations,
         repository,
         json,
     } = args;
     let input = chosen(&words, path, reference)?;
     let names = writable_names(&tags)?;
+    let annotations = annotations.read()?;
     if let Input::Directory(directory) = &input {
         check_directory(directory)?;
     }
     let repository = app.writable(repository.remote.as_deref()).await?;
+    if let Input::Directory(directory) = &input {
+        check_apart(&*repository, directory)?;
+    }
+    let annotations = annotations::store(app, &*repository, annotations).await?;
     let (digest, summary) = match &input {
         Input::Directory(directory) => {
-            check_apart(&*repository, directory)?;
             // Given up, it removes what it has written and not yet published.
             let mut signals = Signals::listen()?;
-            let summary = signals.unless(commit(app, &repository, directory)).await?;
+            let summary = signals
+                .unless(commit(app, &repository, directory, annotations))
+                .await?;
             (summary.layer, Some(summary))
         }
-        Input::Stack(spec) => (stack(app, &*repository, spec).await?, None),
+        Input::Stack(spec) => (stack(app, &*repository, spec, annotations).await?, None),
     };
+    repository.publish().await?;
     for name in &names {
         repository
             .push_tag(name, &digest, &app.config.signature())
@@ -113,14 +124,19 @@ fn chosen(words: &[PathBuf], path: Option<PathBuf>, stack: Option<EnvSpec>) -> R
     match (kind, rest, path, stack) {
         (Some("platform") | None, [], None, Some(stack)) => Ok(Input::Stack(stack)),
         (Some("platform"), ..) => Err(Failure::usage(
-            "a platform is made of what there is: say --ref A+B",
+            "a platform is made of what there is: say --ref A+B; the changes of a runtime cannot be \
+             committed yet",
         )),
         (Some("layer"), _, _, Some(_)) => Err(Failure::usage(
             "--ref A+B makes a platform: say `commit platform`",
         )),
         (_, [directory], None, None) => Ok(Input::Directory(directory.clone())),
         (_, [], Some(directory), None) => Ok(Input::Directory(directory)),
-        (_, [], None, None) => Err(Failure::usage("say which directory: `farseek commit DIR`")),
+        (Some(_), [], None, None) => Err(Failure::usage(
+            "say which directory: `farseek commit layer --path DIR`; the changes of a runtime cannot \
+             be committed yet",
+        )),
+        (None, [], None, None) => Err(Failure::usage("say which directory: `farseek commit DIR`")),
         _ => Err(Failure::usage(
             "say which directory once: `farseek commit DIR`",
         )),
@@ -179,9 +195,11 @@ pub(crate) async fn commit(
     app: &App,
     repository: &Arc<dyn Repository>,
     directory: &Path,
+    annotations: Vec<Annotation>,
 ) -> Result<CommitSummary> {
     let options = CommitOptions {
         header: app.header(),
+        annotations,
         ..CommitOptions::default()
     };
     let what = format!("committing {}", directory.display());
@@ -189,13 +207,24 @@ pub(crate) async fn commit(
     Ok(commit_directory(repository.clone(), directory, options, &progress).await?)
 }
 
-async fn stack(app: &App, repository: &dyn Repository, spec: &EnvSpec) -> Result<Digest> {
+/// Stores a platform. What it says of itself is a layer of its own, the topmost.
+async fn stack(
+    app: &App,
+    repository: &dyn Repository,
+    spec: &EnvSpec,
+    annotations: Vec<Annotation>,
+) -> Result<Digest> {
     let mut layers = Vec::with_capacity(spec.items.len());
     for item in &spec.items {
         layers.push(repository.resolve_item(item).await?);
     }
     if layers.is_empty() {
         return Err(Failure::usage("an empty stack cannot be committed"));
+    }
+    if !annotations.is_empty() {
+        let layer = Object::Layer(Layer::new(app.header(), None, annotations)?);
+        let put = PutOptions::default();
+        layers.push(repository.put_object(&layer, put).await?);
     }
     let platform = Object::Platform(Platform {
         header: app.header(),

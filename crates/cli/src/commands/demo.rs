@@ -332,7 +332,7 @@ async fn prepare(args: &DemoArgs, app: &App, directory: &Path) -> Result<Arc<dyn
     let repository: Arc<dyn Repository> =
         Arc::new(FsRepository::create(&path, FsOptions::default())?);
     let start = Instant::now();
-    let summary = commit(app, &repository, &tree).await?;
+    let summary = commit(app, &repository, &tree, Vec::new()).await?;
     let tag: TagName = TAG.parse()?;
     repository
         .push_tag(&tag, &summary.layer, &app.config.signature())

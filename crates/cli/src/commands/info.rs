@@ -8,6 +8,7 @@ use farseek_object::{
 use farseek_store::{Repository, RepositoryExt as _};
 use serde_json::{Value, json};
 
+use crate::annotations::AnnotationViewArgs;
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::Failure;
@@ -17,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   farseek info tools/python
   farseek info tools/python~1 QZ6LL4L4T4 --remote origin
-  farseek info tools/python --json";
+  farseek info tools/python --get-all --json";
 
 /// `farseek info`.
 #[derive(Debug, Args)]
@@ -30,7 +31,9 @@ pub(crate) struct InfoArgs {
     #[arg(short = 'H', long)]
     human_readable: bool,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    annotations: AnnotationViewArgs,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -52,6 +55,14 @@ pub(crate) async fn run(args: InfoArgs, app: &mut App) -> Result<()> {
     let mut list = Vec::new();
     for (reference, text) in references.iter().zip(&args.references) {
         let digest = repository.resolve(reference).await?;
+        if args.annotations.is_asked() {
+            let found = args.annotations.find(&*repository, digest, text).await?;
+            match args.json.json {
+                true => list.push(annotations_json(text, &digest, found)),
+                false => show_annotations(&args.annotations, &found, app)?,
+            }
+            continue;
+        }
         let object = repository.get_object(&digest).await?;
         if args.json.json {
             list.push(describe_json(text, &digest, &object, &*repository).await?);
@@ -66,6 +77,32 @@ pub(crate) async fn run(args: InfoArgs, app: &mut App) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// The value alone where one was asked for, else a line a key.
+fn show_annotations(
+    args: &AnnotationViewArgs,
+    found: &[(String, String)],
+    app: &mut App,
+) -> Result<()> {
+    match (args.get.len(), found) {
+        (1, [(_, value)]) => app.output.line(value),
+        _ => found
+            .iter()
+            .try_for_each(|(key, value)| app.output.line(format_args!("{key}: {value}"))),
+    }
+}
+
+fn annotations_json(reference: &str, digest: &Digest, found: Vec<(String, String)>) -> Value {
+    let annotations: serde_json::Map<String, Value> = found
+        .into_iter()
+        .map(|(key, value)| (key, value.into()))
+        .collect();
+    json!({
+        "reference": reference,
+        "digest": digest.to_string(),
+        "annotations": annotations,
+    })
 }
 
 async fn describe(

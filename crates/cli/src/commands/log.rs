@@ -21,7 +21,7 @@ pub(crate) struct LogArgs {
     /// The tag
     tag: TagName,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

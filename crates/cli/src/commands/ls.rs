@@ -38,7 +38,7 @@ pub(crate) struct LsArgs {
     #[arg(short = 'H', long)]
     human_readable: bool,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

@@ -25,7 +25,7 @@ pub(crate) struct LsTagsArgs {
     #[arg(long)]
     recursive: bool,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

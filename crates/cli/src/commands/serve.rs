@@ -29,7 +29,7 @@ pub(crate) struct ServeArgs {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7787")]
     address: String,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
 }
 
 /// Serves until it is interrupted.

@@ -63,7 +63,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

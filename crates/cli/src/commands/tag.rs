@@ -25,7 +25,7 @@ pub(crate) struct TagArgs {
     #[arg(required = true)]
     tags: Vec<TagSpec>,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
 }
 
 /// Pushes each tag.

@@ -25,7 +25,7 @@ pub(crate) struct TagsArgs {
     #[arg(long)]
     short: bool,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     json: JsonArgs,
 }

@@ -28,7 +28,7 @@ pub(crate) struct UntagArgs {
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
 }
 
 /// Removes what was named. What the tag pointed to stays.

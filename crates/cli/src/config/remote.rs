@@ -136,6 +136,11 @@ fn escape(path: &str) -> String {
 
 /// An address without what must not be shown: a password, and secrets in the query.
 pub(crate) fn redact(address: &str) -> String {
+    redact_within(address, 4)
+}
+
+/// As [`redact`], for an address that may hold others, `depth` deep. What is deeper is not shown.
+fn redact_within(address: &str, depth: usize) -> String {
     const SECRET: [&str; 7] = [
         "token",
         "secret",
@@ -148,11 +153,17 @@ pub(crate) fn redact(address: &str) -> String {
     let Ok(mut url) = Url::parse(address) else {
         return address.to_owned();
     };
+    let Some(depth) = depth.checked_sub(1) else {
+        return "***".to_owned();
+    };
     let is_secret = |name: &str| {
         let name = name.to_ascii_lowercase();
         name == "sig" || SECRET.iter().any(|word| name.contains(word))
     };
-    let secret_query = url.query_pairs().any(|(name, _)| is_secret(&name));
+    // A value may be an address itself: a member of a proxy.
+    let secret_query = url
+        .query_pairs()
+        .any(|(name, value)| is_secret(&name) || redact_within(&value, depth) != *value);
     if url.password().is_none() && url.username().is_empty() && !secret_query {
         return address.to_owned();
     }
@@ -171,7 +182,7 @@ pub(crate) fn redact(address: &str) -> String {
                 let value = if is_secret(&name) {
                     "***".to_owned()
                 } else {
-                    value
+                    redact_within(&value, depth)
                 };
                 (name, value)
             }));
@@ -251,6 +262,14 @@ mod tests {
             (
                 "https://host/p?lazy=true&access_token=abc",
                 "https://host/p?lazy=true&access_token=***",
+            ),
+            (
+                "proxy:?primary=a&secondary[0]=https%3A%2F%2Fme%3Apw%40h%2Fp",
+                "proxy:?primary=a&secondary%5B0%5D=https%3A%2F%2Fme%3A***%40h%2Fp",
+            ),
+            (
+                "proxy:?primary=a&secondary[0]=/b",
+                "proxy:?primary=a&secondary[0]=/b",
             ),
         ];
         for (address, expected) in table {

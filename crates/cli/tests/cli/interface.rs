@@ -5,20 +5,25 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 29] = [
     "init",
     "commit",
     "tag",
     "untag",
     "tags",
     "ls-tags",
+    "search",
     "log",
     "info",
+    "layers",
+    "platforms",
     "ls",
     "cat",
     "push",
     "pull",
     "check",
+    "write",
+    "diff",
     "serve",
     "server",
     "mount",
@@ -49,14 +54,19 @@ fn help_lists_commands_and_exit_codes() {
       untag        Remove a version of a tag, or the whole tag
       tags         List all tags
       ls-tags      Browse the folders of tags [alias: list-tags]
+      search       Search the names of tags, in every configured remote
       log          Show the history of a tag
       info         Describe what references name
+      layers       List the layers that are stored
+      platforms    List the platforms that are stored
       ls           List a directory of an environment, without mounting it [aliases: list, list-dir]
       cat          Print a file of an environment, without mounting it [aliases: read, read-file,
                    cat-file]
       push         Copy environments from the local repository to a remote
       pull         Copy environments from a remote to the local repository
       check        Read and hash all of a repository, say what is wrong, and repair it
+      write        Store a file, or what comes from the standard input, as a blob [alias: write-file]
+      diff         Compare two environments, path by path
       serve        Serve a repository over HTTP, read-only
       server       Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
       mount        Mount an environment on a directory

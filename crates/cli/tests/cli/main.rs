@@ -15,5 +15,6 @@ mod place;
 mod repository;
 mod server;
 mod stock;
+mod tour;
 mod transfer;
 mod warm;

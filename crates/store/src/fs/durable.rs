@@ -180,7 +180,7 @@ pub(super) fn make_dirs(path: &Path) -> io::Result<()> {
 }
 
 /// Waits until the names in the directory `path` are on the disk.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     try_sync_dir(path).map_err(StoreError::io("sync", path))
 }
 

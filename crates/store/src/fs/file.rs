@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use crate::error::{Result, StoreError};
 
 /// Opens the regular file `path`, without waiting for whatever else may be there.
-pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())

@@ -109,7 +109,7 @@ fn read_version(root: &Path) -> Result<bool> {
 }
 
 /// Returns whether `text` says a version, which can then be read.
-fn check_version(text: &str) -> Result<bool, &'static str> {
+pub(crate) fn check_version(text: &str) -> Result<bool, &'static str> {
     if text.is_empty() {
         return Ok(false);
     }

@@ -3,20 +3,22 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use farseek_object::ObjectError;
 use url::{Url, form_urlencoded};
 
+use super::chain::{self, Names};
 use super::{Location, Place, grpc};
 use crate::error::StoreError;
 use crate::grpc::{GrpcOptions, GrpcRepository};
 
 /// What may follow `?`.
-const PARAMETERS: [&str; 3] = ["create", "lazy", "tag_namespace"];
+const PARAMETERS: [&str; 4] = ["create", "lazy", "tag_namespace", "when"];
 
 /// Names that differ in at most this many places are worth suggesting.
 const MAX_DISTANCE: usize = 3;
 
-/// Parses an address, or says in words what is wrong with it.
-pub(super) fn parse(text: &str) -> Result<Location, String> {
+/// Parses an address, or says in words what is wrong with it. Members of a chain may be `names`.
+pub(super) fn parse(text: &str, names: &Names<'_>) -> Result<Location, String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -24,6 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Location, String> {
         return Err("it contains a NUL".to_owned());
     }
     match split_scheme(text) {
+        Some((scheme, rest)) if chain::is_scheme(&scheme) => chain::parse(rest, names),
         Some((scheme, rest)) => parse_scheme(&scheme, rest, text),
         None => parse_path(text),
     }
@@ -43,14 +46,12 @@ fn parse_scheme(scheme: &str, rest: &str, text: &str) -> Result<Location, String
     match scheme {
         "file" => parse_file(rest),
         "http" | "https" => parse_web(text),
-        "tar" => later("tar"),
+        "tar" => parse_tar(rest),
         "grpc" | "http2" | "grpcs" => parse_grpc(text),
-        "proxy" => later("proxy"),
-        "fallback" => later("fallback"),
         "s3" | "gs" | "az" => later("object-store"),
         _ => Err(format!(
-            "there is no kind of repository called '{scheme}': it may be file, http, https, grpc or \
-             grpcs (write ./ before the name of a directory)"
+            "there is no kind of repository called '{scheme}': it may be file, http, https, grpc, \
+             grpcs, tar, proxy or fallback (write ./ before the name of a directory)"
         )),
     }
 }
@@ -74,6 +75,18 @@ fn parse_path(text: &str) -> Result<Location, String> {
 
 /// What follows `file:`.
 fn parse_file(rest: &str) -> Result<Location, String> {
+    let (path, parameters) = local_path("file", rest)?;
+    with_parameters(Location::directory(path), parameters)
+}
+
+/// What follows `tar:`.
+fn parse_tar(rest: &str) -> Result<Location, String> {
+    let (path, parameters) = local_path("tar", rest)?;
+    with_parameters(Location::at(Place::Tar(path.into())), parameters)
+}
+
+/// The path, percent-decoded, and the parameters that follow it.
+fn local_path<'a>(scheme: &str, rest: &'a str) -> Result<(OsString, &'a str), String> {
     let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let path = match path.strip_prefix("//") {
         None => path,
@@ -81,10 +94,10 @@ fn parse_file(rest: &str) -> Result<Location, String> {
             let at = authority.find('/').unwrap_or(authority.len());
             let (host, path) = authority.split_at(at);
             if !matches!(host, "" | "localhost") {
-                let shown = without_credentials(&format!("file://{authority}"));
-                let authority = shown.trim_start_matches("file://");
+                let shown = without_credentials(&format!("{scheme}://{authority}"));
+                let authority = &shown[scheme.len() + "://".len()..];
                 return Err(format!(
-                    "what follows file:// is taken for a host: write file:/{authority}"
+                    "what follows {scheme}:// is taken for a host: write {scheme}:/{authority}"
                 ));
             }
             path
@@ -97,7 +110,7 @@ fn parse_file(rest: &str) -> Result<Location, String> {
     if path.as_encoded_bytes().contains(&0) {
         return Err("its path contains a NUL".to_owned());
     }
-    with_parameters(Location::directory(path), parameters)
+    Ok((path, parameters))
 }
 
 fn parse_web(text: &str) -> Result<Location, String> {
@@ -105,14 +118,7 @@ fn parse_web(text: &str) -> Result<Location, String> {
     let parameters = url.query().unwrap_or_default().to_owned();
     url.set_query(None);
     url.set_fragment(None);
-    let place = Place::Web(url);
-    let location = Location {
-        place,
-        create: false,
-        lazy: false,
-        tag_namespace: None,
-    };
-    let location = with_parameters(location, &parameters)?;
+    let location = with_parameters(Location::at(Place::Web(url)), &parameters)?;
     if location.create {
         return Err("a repository cannot be created through a web server".to_owned());
     }
@@ -128,12 +134,7 @@ fn parse_grpc(text: &str) -> Result<Location, String> {
         StoreError::Invalid { reason, .. } => reason,
         error => error.to_string(),
     })?;
-    let location = Location {
-        place: Place::Grpc(grpc::Place::new(url)),
-        create: false,
-        lazy: false,
-        tag_namespace: None,
-    };
+    let location = Location::at(Place::Grpc(grpc::Place::new(url)));
     let location = with_parameters(location, &parameters)?;
     if location.create {
         return Err("a repository cannot be created through a server".to_owned());
@@ -141,7 +142,10 @@ fn parse_grpc(text: &str) -> Result<Location, String> {
     Ok(location)
 }
 
-fn with_parameters(mut location: Location, parameters: &str) -> Result<Location, String> {
+pub(super) fn with_parameters(
+    mut location: Location,
+    parameters: &str,
+) -> Result<Location, String> {
     for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
         if let Place::Grpc(place) = &mut location.place
             && place.set(&name, &value)?
@@ -153,17 +157,23 @@ fn with_parameters(mut location: Location, parameters: &str) -> Result<Location,
             "lazy" => location.lazy = parse_bool(&name, &value)?,
             "tag_namespace" => {
                 let namespace = value.parse();
-                location.tag_namespace =
-                    Some(namespace.map_err(|e: farseek_object::ObjectError| e.to_string())?);
+                location.tag_namespace = Some(namespace.map_err(|e: ObjectError| e.to_string())?);
             }
-            "when" => return Err("views at a time (when=) are not supported yet".to_owned()),
+            "when" => {
+                // A query's '+' is a space, and a time zone has one: people do not write %2B.
+                let when = match value.contains('T') {
+                    true => value.replace(' ', "+").parse(),
+                    false => value.parse(),
+                };
+                location.when = Some(when.map_err(|e: ObjectError| e.to_string())?);
+            }
             name => return Err(unknown_parameter(name, &location.place)),
         }
     }
     Ok(location)
 }
 
-fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
     value
         .parse()
         .map_err(|_| format!("{name} is true or false, not '{value}'"))
@@ -172,7 +182,7 @@ fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
 fn unknown_parameter(name: &str, place: &Place) -> String {
     let special: &[&str] = match place {
         Place::Grpc(_) => &grpc::PARAMETERS,
-        Place::Directory(_) | Place::Web(_) => &[],
+        Place::Directory(_) | Place::Web(_) | Place::Tar(_) | Place::Chain(_) => &[],
     };
     let known = [&PARAMETERS, special].concat();
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
@@ -201,6 +211,17 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
 
 fn hex(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
+}
+
+/// An address as messages show it: no credentials, also none of a chain's members.
+pub(super) fn shown(text: &str) -> String {
+    match split_scheme(text) {
+        Some((scheme, rest)) if chain::is_scheme(&scheme) => {
+            let query = rest.find('?').map_or("", |_| "?\u{2026}");
+            format!("{scheme}:{query}")
+        }
+        _ => without_credentials(text),
+    }
 }
 
 /// `text` without the credentials of a URL, also of one that is mistyped: without what stands

@@ -73,13 +73,12 @@ fn what_is_wrong_is_said() {
         ("file:/a?tagnamespace=x", "did you mean 'tag_namespace'?"),
         (
             "file:/a?something=x",
-            "there are create, lazy, tag_namespace",
+            "there are create, lazy, tag_namespace, when",
         ),
         ("file:/a?create=yes", "create is true or false, not 'yes'"),
-        ("file:/a?when=~1d", "not supported yet"),
+        ("file:/a?when=1d", "'1d' is not a valid time"),
         ("http://", "empty host"),
         ("http://h/a?create=true", "cannot be created"),
-        ("tar:/a.tar", "tar repositories are not supported yet"),
         ("grpc://", "it names no host"),
         ("grpc://h:1/path", "a gRPC server has no path"),
         ("grpc://u:secret@h:1", "token_file="),
@@ -92,13 +91,35 @@ fn what_is_wrong_is_said() {
             "did you mean 'max_decode_message_size_bytes'?",
         ),
         ("http://h:1?timeout_ms=1", "unknown parameter 'timeout_ms'"),
+        ("tar:", "it has no path"),
+        ("tar://host/a", "write tar:/host/a"),
+        ("proxy:", "it needs a primary"),
+        ("proxy:?secondary[0]=/a", "it needs a primary"),
         (
             "proxy:?primary=a",
-            "proxy repositories are not supported yet",
+            "its primary 'a': it is neither a URL nor a path",
         ),
         (
-            "fallback:?primary=a",
-            "fallback repositories are not supported yet",
+            "fallback:?primary=/a&secondary[0]=ftp:/x",
+            "its secondary 'ftp:/x': there is no kind of repository",
+        ),
+        ("proxy:?primary=/a&primary=/b", "two primaries"),
+        (
+            "proxy:?primary=/a&secondary[1]=/b&secondary[1]=/c",
+            "two secondary[1]",
+        ),
+        (
+            "proxy:?primary=/a&secondary[x]=/b",
+            "not of the form secondary[0]",
+        ),
+        (
+            "proxy:?primary=/a&secondry[0]=/b",
+            "unknown parameter 'secondry[0]'",
+        ),
+        ("proxy:?primary=/a&create=true", "one of its members"),
+        (
+            "proxy:?primary=/a&include_secondary_tags=no",
+            "include_secondary_tags is true or false",
         ),
         (
             "s3://bucket/x",
@@ -158,6 +179,9 @@ fn credentials_are_never_shown() {
         "http://user:secret@host/a?x=1",
         "s3://user:secret@host",
         "x://u:secret@[::1/",
+        "proxy:?primary=http://u:secret@host/x&lazy=1",
+        "proxy:?primary=/a&secondary[0]=x://u:secret@host",
+        "proxy:?primary=proxy:?primary=x://u:secret@host",
         "http:/user:secret@host:99999/x",
         "user:secret@host/",
         "file://user:secret@host/x",
@@ -207,4 +231,214 @@ fn an_at_sign_in_a_path_is_not_a_credential() {
     for text in ["/shows/a@b/spfs", "file:/shows/a@b", "http://host/@scope/x"] {
         assert_eq!(super::parse::without_credentials(text), text);
     }
+}
+
+fn members(text: &str) -> String {
+    parse(text).to_string()
+}
+
+#[test]
+fn chains_in_every_spelling() {
+    for (text, expected) in [
+        ("proxy:?primary=/a", "/a"),
+        (
+            "proxy:?primary=/a&secondary[1]=/c&secondary[0]=/b",
+            "/a, then /b, then /c",
+        ),
+        (
+            "fallback:?primary=tar:/a.tar&secondary%5B0%5D=http%3A%2F%2Fu%3Ap%40h%2Fx",
+            "tar:/a.tar, then http://h/x",
+        ),
+        (
+            "proxy://?secondary[]=/b&primary=/a&secondary[]=/c",
+            "/a, then /b, then /c",
+        ),
+        (
+            "proxy:?primary=/a&secondary[0]=proxy:?primary%3D/b%26secondary[0]%3D/c",
+            "/a, then /b, then /c",
+        ),
+    ] {
+        assert_eq!(members(text), expected, "{text}");
+    }
+}
+
+/// Parses with names `a` to `d` configured.
+fn parse_named(text: &str) -> Result<String, String> {
+    let names = |name: &str| match name {
+        "a" => Ok(Some("/srv/a".to_owned())),
+        "b" => Ok(Some("proxy:?primary=a&secondary[0]=a".to_owned())),
+        "c" => Ok(Some("proxy:?primary=d".to_owned())),
+        "d" => Ok(Some("fallback:?primary=/x&secondary[0]=c".to_owned())),
+        name if name.contains('/') => Ok(None),
+        name => Err(format!("there is no remote '{name}'")),
+    };
+    let location = Location::parse_with(text, &names);
+    location
+        .map(|location| location.to_string())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn members_may_be_names() {
+    let parsed = parse_named("proxy:?primary=b&secondary[0]=/y");
+    assert_eq!(parsed.expect("parsed"), "/srv/a, then /srv/a, then /y");
+    let unknown = parse_named("proxy:?primary=other").expect_err("unknown");
+    assert!(unknown.contains("there is no remote 'other'"), "{unknown}");
+}
+
+#[test]
+fn names_that_lead_in_a_circle_and_bottomless_chains_are_refused() {
+    let circle = parse_named("proxy:?primary=c").expect_err("a circle");
+    assert!(circle.contains("it leads to itself: c, d, c"), "{circle}");
+    let deep = format!("{}/x", "proxy:?primary=".repeat(100_000));
+    assert!(reason(&deep).contains("nested more than 16 deep"));
+    let wide: String = (0..300).map(|n| format!("&secondary[{n}]=/x")).collect();
+    let wide = reason(&format!("proxy:?primary=/x{wide}"));
+    assert!(wide.contains("more than 256 repositories"), "{wide}");
+}
+
+#[test]
+fn times() {
+    for text in [
+        "/a?when=~1d",
+        "file:/a?when=~1d&create=true",
+        "http://h/a?when=@2024-01-02",
+        "tar:/a.tar?when=@2024-01-02T03:04:05+01:00",
+        "proxy:?primary=/a&when=@9am",
+    ] {
+        assert!(parse(text).when.is_some(), "{text}");
+    }
+}
+
+/// A repository in a new directory at `path` with the tag `name` on an object.
+async fn with_tag(path: &std::path::Path, name: &str) -> Arc<dyn Repository> {
+    let location = Location::directory(path).with_create(true);
+    let repository = open(&location, &OpenOptions::default())
+        .await
+        .expect("made");
+    let name = name.parse().expect("a name");
+    let target = farseek_object::Digest::EMPTY;
+    repository
+        .push_tag(&name, &target, "me")
+        .await
+        .expect("pushed");
+    repository
+}
+
+async fn tags(address: &str, options: &OpenOptions) -> Vec<String> {
+    let repository = open(&parse(address), options).await.expect("opened");
+    let names = crate::RepositoryExt::walk_tags(&*repository, "").await;
+    names
+        .expect("tags")
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_chain_is_opened_with_all_it_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+    let primary = with_tag(&a, "one").await;
+    let secondary = with_tag(&b, "two").await;
+    let (a, b) = (a.display(), b.display());
+    let options = OpenOptions::default();
+    let both = format!("proxy:?primary={a}&secondary[0]={b}");
+    assert_eq!(tags(&both, &options).await, ["one", "two"]);
+    let alone = format!("{both}&include_secondary_tags=false");
+    assert_eq!(tags(&alone, &options).await, ["one"]);
+    // A secondary that is not there keeps nobody from the others; a primary does.
+    let missing = format!("{both}&secondary[1]={b}-gone");
+    assert_eq!(tags(&missing, &options).await, ["one", "two"]);
+    let missing = parse(&format!("proxy:?primary={a}-gone&secondary[0]={b}"));
+    assert!(open(&missing, &options).await.is_err());
+    // A namespace is that of every member that has none of its own.
+    let spaced = format!("proxy:?primary={a}%3Fcreate%3Dtrue%26tag_namespace%3Dx&secondary[0]={b}");
+    assert_eq!(tags(&spaced, &options).await, ["two"]);
+    assert_eq!(
+        tags(&format!("{spaced}&tag_namespace=y"), &options).await,
+        [""; 0]
+    );
+    drop((primary, secondary));
+}
+
+#[tokio::test]
+async fn a_blob_without_its_payload_is_read_from_the_next() {
+    use farseek_object::{Blob, Header, Object};
+    use futures::{StreamExt as _, TryStreamExt as _, stream};
+    let dir = tempfile::tempdir().expect("a directory");
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+    let (primary, secondary) = (with_tag(&a, "one").await, with_tag(&b, "two").await);
+    let body = stream::iter([Ok(bytes::Bytes::from_static(b"hello"))]).boxed();
+    let put = crate::PutOptions::default();
+    let (payload, size) = secondary.put_payload(body, put).await.expect("stored");
+    let header = Header::default();
+    let blob = Object::Blob(Blob {
+        header,
+        payload,
+        size,
+    });
+    primary.put_object(&blob, put).await.expect("stored");
+    for kind in ["proxy", "fallback"] {
+        let address = format!(
+            "{kind}:?primary={}&secondary[0]={}",
+            a.display(),
+            b.display()
+        );
+        let chain = open(&parse(&address), &OpenOptions::default())
+            .await
+            .expect("opened");
+        assert_eq!(chain.get_object(&payload).await.expect("the blob"), blob);
+        assert_eq!(chain.payload_size(&payload).await.expect("a size"), Some(5));
+        let read = chain
+            .get_payload(&payload, 1..3)
+            .await
+            .expect("the payload");
+        let bytes: Vec<bytes::Bytes> = read.body.try_collect().await.expect("bytes");
+        assert_eq!(bytes.concat(), b"el");
+        // Reading has written nothing.
+        assert_eq!(
+            primary.payload_size(&payload).await.expect("an answer"),
+            None
+        );
+    }
+}
+
+#[tokio::test]
+async fn relative_times_count_from_the_moment_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a");
+    drop(with_tag(&path, "one").await);
+    let path = path.display();
+    let now = OpenOptions::default();
+    let later = OpenOptions {
+        now: now.now + chrono::TimeDelta::hours(2),
+        ..now
+    };
+    for prefix in ["file:", "proxy:?primary="] {
+        let joint = if prefix.contains('?') { '&' } else { '?' };
+        let address = format!("{prefix}{path}{joint}when=~1h");
+        assert_eq!(tags(&address, &now).await, [""; 0], "{address}");
+        assert_eq!(tags(&address, &later).await, ["one"], "{address}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_is_opened_by_its_address() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let address = format!("tar:{}/an%20archive.tar", dir.path().display());
+    let missing = open(&parse(&address), &OpenOptions::default()).await;
+    assert!(
+        missing
+            .expect_err("not there")
+            .to_string()
+            .contains("create=true")
+    );
+    let made = parse(&format!("{address}?create=true"));
+    let made = open(&made, &OpenOptions::default()).await.expect("opened");
+    let name = "one".parse().expect("a name");
+    let target = farseek_object::Digest::EMPTY;
+    made.push_tag(&name, &target, "me").await.expect("pushed");
+    assert!(dir.path().join("an archive.tar").is_file());
+    assert_eq!(tags(&address, &OpenOptions::default()).await, ["one"]);
 }

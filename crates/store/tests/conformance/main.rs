@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use farseek_store::{
     Access, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
-    HttpRepository, MemoryRepository, Repository, Right, ServeOptions, Server, SpfsServer,
-    SpfsServerOptions,
+    HttpRepository, MemoryRepository, Pinned, Repository, Right, ServeOptions, Server, SpfsServer,
+    SpfsServerOptions, TarOptions, TarRepository,
 };
 use farseek_testkit::{StaticServer, StockServer};
+use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -72,6 +73,20 @@ fn chain() -> Subject {
     }
 }
 
+fn tar() -> Subject {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = TarOptions {
+        create: true,
+        ..TarOptions::default()
+    };
+    let path = directory.path().join("a repository.tar");
+    Subject {
+        repository: Arc::new(TarRepository::open(&path, options).expect("a repository")),
+        _directory: Some(directory),
+        _server: None,
+    }
+}
+
 #[tokio::test]
 async fn objects_in_memory() {
     objects::check(memory).await;
@@ -85,6 +100,11 @@ async fn objects_in_fs() {
 #[tokio::test]
 async fn objects_in_a_chain() {
     objects::check(chain).await;
+}
+
+#[tokio::test]
+async fn objects_in_tar() {
+    objects::check(tar).await;
 }
 
 #[tokio::test]
@@ -103,6 +123,11 @@ async fn payloads_in_a_chain() {
 }
 
 #[tokio::test]
+async fn payloads_in_tar() {
+    payloads::check(tar).await;
+}
+
+#[tokio::test]
 async fn tags_in_memory() {
     tags::check(memory).await;
 }
@@ -115,6 +140,11 @@ async fn tags_in_fs() {
 #[tokio::test]
 async fn tags_in_a_chain() {
     tags::check(chain).await;
+}
+
+#[tokio::test]
+async fn tags_in_tar() {
+    tags::check(tar).await;
 }
 
 #[tokio::test]
@@ -264,6 +294,11 @@ async fn a_stock_server_shows_the_same_and_lists() {
     mirror::compare_listings(&*original, &*remote).await;
 }
 
+#[tokio::test]
+async fn graph_in_tar() {
+    graph::check(tar).await;
+}
+
 fn http(url: &str) -> Arc<dyn Repository> {
     let options = HttpOptions {
         stall: Duration::from_secs(10),
@@ -319,4 +354,48 @@ async fn a_chain_shows_what_any_member_has() {
     let chain = Chain::new(empty, [Arc::clone(&original)], ChainOptions::default());
     mirror::compare(&*original, &chain).await;
     mirror::compare_listings(&*original, &chain).await;
+}
+
+#[tokio::test]
+async fn an_archive_of_a_directory_shows_the_same() {
+    let (directory, original) = filled().await;
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let path = elsewhere.path().join("packed.tar");
+    // As SPFS packs one: the directory as `.`.
+    let mut archive = ::tar::Builder::new(std::fs::File::create(&path).expect("a file"));
+    let packed = archive.append_dir_all(".", directory.path());
+    packed.and_then(|()| archive.finish()).expect("packed");
+    let copy = TarRepository::open(&path, TarOptions::default()).expect("a repository");
+    mirror::compare(&*original, &copy).await;
+    mirror::compare_listings(&*original, &copy).await;
+    let left: Vec<_> = std::fs::read_dir(elsewhere.path())
+        .expect("a listing")
+        .collect();
+    assert_eq!(left.len(), 1, "reading writes nothing");
+}
+
+#[tokio::test]
+async fn what_is_written_to_an_archive_is_there_for_the_next() {
+    let (_directory, original) = filled().await;
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let path = elsewhere.path().join("made.tar");
+    let options = TarOptions {
+        create: true,
+        ..TarOptions::default()
+    };
+    let written = TarRepository::open(&path, options).expect("a repository");
+    mirror::fill(&written).await;
+    drop(written);
+    let copy = TarRepository::open(&path, TarOptions::default()).expect("a repository");
+    let objects = original.list_objects(None).count().await;
+    assert_eq!(copy.list_objects(None).count().await, objects);
+    mirror::compare(&copy, &copy).await;
+}
+
+#[tokio::test]
+async fn a_view_of_now_shows_the_same() {
+    let (_directory, original) = filled().await;
+    let view = Pinned::new(Arc::clone(&original), chrono::Utc::now());
+    mirror::compare(&*original, &view).await;
+    mirror::compare_listings(&*original, &view).await;
 }
