@@ -34,7 +34,10 @@ pub(super) fn perform(action: &Action, path: &Path) -> Outcome {
         Action::Open(flags) => open_with(path, *flags).into(),
         Action::Missing => stat(fs::symlink_metadata(path.join(ABSENT))),
         Action::Change(change) => {
-            from_io(change_something(*change, path).map(|()| Outcome::Text("a change".to_owned())))
+            // Some file systems say that another process runs the program before they say that
+            // they are read-only.
+            let changed = while_free(|| change_something(*change, path));
+            from_io(changed.map(|()| Outcome::Text("a change".to_owned())))
         }
         other => Outcome::Text(format!("{other:?} is not an action on a name")),
     }
@@ -152,26 +155,31 @@ fn parse(mut bytes: &[u8], entries: &mut Vec<RawEntry>) -> nix::Result<()> {
 }
 
 fn execute(path: &Path, arguments: &[String]) -> Outcome {
-    for _ in 0..50 {
-        let output = Command::new(path)
+    // A child of another thread may have inherited the program while it was written.
+    let output = while_free(|| {
+        Command::new(path)
             .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
-            .output();
-        match output {
-            // A child of another thread may have inherited the program while it was written.
+            .output()
+    });
+    from_io(output.map(|output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Outcome::Text(format!("{} and {text:?}", output.status))
+    }))
+}
+
+/// Does `work`, again for a second at the most as long as a program is busy.
+fn while_free<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..50 {
+        match work() {
             Err(error) if errno(&error) == Errno::ETXTBSY => {
                 thread::sleep(Duration::from_millis(20));
             }
-            other => {
-                return from_io(other.map(|output| {
-                    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                    Outcome::Text(format!("{} and {text:?}", output.status))
-                }));
-            }
+            other => return other,
         }
     }
-    Outcome::Failed(Errno::ETXTBSY)
+    work()
 }
 
 /// Tries to change something. Called only where the mount is read-only.
