@@ -184,18 +184,8 @@ fn report(member: &Member, error: &StoreError) {
     let location = member.repository.location();
     tracing::warn!(
         "going on to the next repository after {location}: {}",
-        with_causes(error)
+        error.with_causes()
     );
-}
-
-fn with_causes(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Takes note of a body that fails on its way, so that whoever resumes it is sent elsewhere.

@@ -221,14 +221,3 @@ async fn listed(list: BoxStream<'_, Result<Digest>>) -> Result<Option<HashSet<Di
         Err(error) => Err(error),
     }
 }
-
-/// An error with its causes, in one line.
-fn in_words(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}

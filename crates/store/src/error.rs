@@ -155,6 +155,17 @@ impl StoreError {
         matches!(self, Self::Unavailable { .. })
     }
 
+    /// What happened, with its causes, in one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// Maps a failed file operation, for `map_err`.
     pub fn io(
         action: &'static str,

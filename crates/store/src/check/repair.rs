@@ -12,7 +12,7 @@ use farseek_object::{Digest, EnvItem, Object, TagName};
 use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
-use super::{Damage, Problems, Root, Subject, affects, in_words};
+use super::{Damage, Problems, Root, Subject, affects};
 use crate::copy::{CopyOptions, CopyPolicy, CopySummary, copy};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
@@ -112,7 +112,7 @@ impl Repair {
             match made {
                 Ok(digest) => wanted.push((subject, digest)),
                 Err(error) => {
-                    reasons.insert(subject.clone(), in_words(&error));
+                    reasons.insert(subject.clone(), error.with_causes());
                 }
             }
         }
@@ -121,7 +121,7 @@ impl Repair {
             if let Subject::Tag(name) = subject
                 && let Err(error) = self.tag(name).await
             {
-                reasons.insert(subject.clone(), in_words(&error));
+                reasons.insert(subject.clone(), error.with_causes());
             }
         }
         reasons
@@ -181,7 +181,7 @@ impl Repair {
                 None => match self.bring(&[digest]).await {
                     Ok(_) => None,
                     Err(error) => {
-                        let reason = in_words(&error);
+                        let reason = error.with_causes();
                         gone = error.is_transient().then(|| reason.clone());
                         Some(reason)
                     }

@@ -7,7 +7,7 @@ use farseek_object::{Digest, Object, TagName, TagSpec, TagStream};
 use futures::FutureExt;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 
-use super::{CheckOptions, Damage, Root, Subject, in_words};
+use super::{CheckOptions, Damage, Root, Subject};
 use crate::copy::{Incoming, is_damage};
 use crate::error::{Result, StoreError};
 use crate::ext::RepositoryExt as _;
@@ -51,7 +51,7 @@ impl<T> Read<T> {
         match result {
             Ok(value) => Ok(Self::Whole(value)),
             Err(error) if error.is_not_found() => Ok(Self::Missing),
-            Err(error) if is_damage(&error) => Ok(Self::Corrupt(in_words(&error))),
+            Err(error) if is_damage(&error) => Ok(Self::Corrupt(error.with_causes())),
             Err(error) => Err(error),
         }
     }

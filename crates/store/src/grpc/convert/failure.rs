@@ -111,19 +111,7 @@ pub(crate) fn from_error(error: &StoreError) -> wire::Error {
         StoreError::Invalid { text, .. } => Kind::InvalidReference(wire::InvalidReference {
             message: text.clone(),
         }),
-        error => Kind::Other(sentence(error)),
+        error => Kind::Other(error.with_causes()),
     };
     wire::Error { kind: Some(kind) }
-}
-
-/// The error with its causes.
-fn sentence(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
