@@ -1,7 +1,5 @@
 //! Errors, which travel inside of answers.
 
-use std::error::Error as _;
-
 use farseek_object::{Digest, TagSpec};
 
 use super::wire;
