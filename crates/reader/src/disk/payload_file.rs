@@ -175,7 +175,8 @@ impl PayloadFile {
     /// read a short while ago is in the page cache. Anything unusual is for the other to deal with.
     pub(crate) fn read_part_now(&self, range: &Range<u64>) -> Option<Bytes> {
         match self.look(range, read_now).ok()? {
-            Found::Block(bytes) => Some(bytes),
+            // What another process has removed may have been false.
+            Found::Block(bytes) => (!self.is_unlinked()).then_some(bytes),
             Found::Nothing | Found::Damaged => None,
         }
     }
@@ -211,7 +212,8 @@ impl PayloadFile {
     /// is in the page cache once it has been written or read.
     pub(crate) fn is_surely_absent(&self, block: u64) -> bool {
         let mut head = [0; RECORD_HEAD];
-        read_now(&self.map, &mut head, self.geometry.record_at(block)).is_ok() && !is_present(&head)
+        let read = read_now(&self.map, &mut head, self.geometry.record_at(block));
+        read.is_ok() && !is_present(&head) && !self.is_unlinked()
     }
 
     /// Writes `block`: the data, then the record, in that order but with no barrier between.
@@ -240,7 +242,11 @@ impl PayloadFile {
     /// Whether all blocks together have been hashed, and none was written since.
     pub(crate) fn is_marked(&self) -> io::Result<bool> {
         let mut mark = [0; MARK_LEN as usize];
-        self.map.read_exact_at(&mut mark, MARK_AT)?;
+        match self.map.read_exact_at(&mut mark, MARK_AT) {
+            // A map that has become shorter has no mark.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
         Ok(mark == self.geometry.mark())
     }
 
