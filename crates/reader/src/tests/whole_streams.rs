@@ -250,3 +250,20 @@ async fn a_parked_transfer_that_ends_before_what_is_wanted_is_no_use() {
     assert_eq!(reader.stats().retries, 0);
     assert!(reader.stats().bytes_fetched <= 3 * BLOCK);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_keeps_no_reader_alive() {
+    let (source, reader) = whole(Act::Whole, small_cache());
+    let blob = reader.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    let_run().await;
+    assert_eq!(reader.stats().bytes_in_flight, 0);
+    let (trips, repository) = (
+        Arc::downgrade(&reader.shared().trips),
+        Arc::downgrade(&source),
+    );
+    drop((blob, reader, source));
+    let_run().await;
+    assert!(trips.upgrade().is_none(), "nor the reader");
+    assert!(repository.upgrade().is_none());
+}
