@@ -60,6 +60,8 @@ pub(crate) struct Fetch {
     assembly: Assembly,
     /// Bytes that have come and not been looked at, of a transfer that was stopped before.
     rest: Bytes,
+    /// Whether the answer that is being received was parked before.
+    resumed: bool,
     /// When it began, or its last byte came.
     alive: Instant,
     /// The request under way.
@@ -127,6 +129,7 @@ impl Fetch {
             claims,
             assembly,
             rest: Bytes::new(),
+            resumed: false,
             alive,
             trip: None,
             lane,
@@ -139,9 +142,25 @@ impl Fetch {
 
     /// Brings the blocks, or fails their waiters.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.bring().await {
+        let mut brought = self.bring().await;
+        if brought.is_err() && self.has_become_local().await {
+            brought = self.bring().await;
+        }
+        if let Err(error) = brought {
             self.give_up(&error);
         }
+    }
+
+    /// Whether another process has made it local a moment ago: what it has taken out of the disk
+    /// tier may be nowhere else.
+    async fn has_become_local(&mut self) -> bool {
+        if self.state.is_local() {
+            return false;
+        }
+        self.state.ask_local_again();
+        self.shared.look_for_local(&self.state).await;
+        self.alive = Instant::now();
+        self.state.is_local()
     }
 
     async fn bring(&mut self) -> Result<(), ReadError> {
@@ -154,6 +173,8 @@ impl Fetch {
                 Ok(Ended::Done) => return Ok(()),
                 Ok(Ended::Queue) => self.let_go(),
                 Err(_) if self.claims.is_empty() => return Ok(()),
+                // Its connection may have gone while it was parked: no failure of the source.
+                Err(_) if std::mem::take(&mut self.resumed) => {}
                 Err(Failure::Again(error)) => self.pause(error).await?,
                 Err(Failure::Final(error)) => return Err(error),
             }
@@ -202,10 +223,11 @@ impl Fetch {
         self.settle();
     }
 
-    /// Gives the budget back, and what it pays for.
+    /// Gives the budget back, and what it pays for. To wait for a turn is no part of a trip.
     fn let_go(&mut self) {
         self.assembly.restart(self.assembly.index());
         self.budget = None;
+        self.trip = None;
     }
 
     async fn reserve(&mut self) -> Result<(), ReadError> {
@@ -221,10 +243,10 @@ impl Fetch {
     async fn attempt(&mut self) -> Result<Ended, Failure> {
         let _permit = self.patiently(self.gate().enter()).await?;
         let wanted = self.wanted();
-        let mut answer = match self.resume(wanted.start) {
+        let mut answer = match self.resume(&wanted) {
             Some(parked) => parked,
             None => {
-                self.rest = Bytes::new();
+                (self.rest, self.resumed) = (Bytes::new(), false);
                 self.trip = Some(Trip::begin(&self.shared));
                 let answer = self.ask(&wanted).await?;
                 if let Some(ended) = self.line_up(&wanted, &answer)? {
@@ -275,11 +297,11 @@ impl Fetch {
         Ok(None)
     }
 
-    /// The transfer that is parked in the payload's lane, if it has not passed `offset` yet.
-    fn resume(&mut self, offset: u64) -> Option<Payload> {
-        let Transfer { payload, rest } = lane::resume(self.lane.as_mut()?, offset)?;
+    /// The transfer that is parked in the payload's lane, if it can still bring what is wanted.
+    fn resume(&mut self, wanted: &Range<u64>) -> Option<Payload> {
+        let Transfer { payload, rest } = lane::resume(self.lane.as_mut()?, wanted)?;
         self.from_local = false;
-        self.rest = rest;
+        (self.rest, self.resumed) = (rest, true);
         Some(payload)
     }
 

@@ -65,6 +65,9 @@ async fn attempt(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> bool {
     let digest = state.id.digest;
     let hashing = spawn_blocking(move || {
         let hashed = hash(&sealed, &digest);
+        if matches!(hashed, Hashed::Right(_)) {
+            sealed.mark();
+        }
         (sealed, hashed)
     });
     match hashing.await {
@@ -75,7 +78,6 @@ async fn attempt(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> bool {
         }
         Ok((sealed, Hashed::Right(proof))) => {
             state.prove(proof);
-            sealed.mark();
             promote(shared, state, sealed).await;
             true
         }

@@ -11,6 +11,7 @@
 //! while each: every one is a connection that a server keeps.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -144,12 +145,13 @@ impl Table {
     }
 }
 
-/// The transfer that is parked in a lane, if it can still bring what starts at `offset`. One that
-/// is past it is no use and is dropped.
-pub(crate) fn resume(turn: &mut Turn, offset: u64) -> Option<Transfer> {
+/// The transfer that is parked in a lane, if it can still bring all of `wanted`. One that is past
+/// its start, or ends before its end, is no use and is dropped.
+pub(crate) fn resume(turn: &mut Turn, wanted: &Range<u64>) -> Option<Transfer> {
     let parked = turn.take()?.transfer.into_inner();
     let transfer = parked.unwrap_or_else(PoisonError::into_inner);
-    (transfer.payload.range.start <= offset).then_some(transfer)
+    let Range { start, end } = transfer.payload.range;
+    (start <= wanted.start && wanted.end <= end).then_some(transfer)
 }
 
 #[cfg(test)]
@@ -195,7 +197,7 @@ mod tests {
     fn transfer(start: u64) -> Transfer {
         let payload = Payload {
             size: None,
-            range: start..u64::MAX,
+            range: start..100,
             body: futures::stream::empty().boxed(),
             source: String::new(),
         };
@@ -209,12 +211,16 @@ mod tests {
     fn a_parked_transfer_goes_on_forwards_and_not_back() {
         let lanes = Lanes::default();
         let now = Instant::now();
-        for (offset, resumed) in [(7, true), (8, true), (6, false)] {
+        for (offset, resumed) in [(7, true), (8, true), (6, false), (99, false)] {
             let turn = lanes.try_turn(&payload(1)).unwrap();
             assert_eq!(lanes.park(turn, transfer(7), now), offset == 7);
             let mut turn = lanes.try_turn(&payload(1)).unwrap();
-            assert_eq!(resume(&mut turn, offset).is_some(), resumed, "{offset}");
-            assert!(resume(&mut turn, 9).is_none(), "once");
+            assert_eq!(
+                resume(&mut turn, &(offset..offset + 2)).is_some(),
+                resumed,
+                "{offset}"
+            );
+            assert!(resume(&mut turn, &(9..10)).is_none(), "once");
         }
     }
 

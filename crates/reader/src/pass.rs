@@ -154,6 +154,8 @@ pub(crate) fn localise(shared: &Arc<Shared>, state: &Arc<PayloadState>) {
         match run(&shared, &state, |_| ()).await {
             Ok(()) => turn.over(),
             Err(error) => {
+                // Not tried again by every read of what is here, but when more of it has come.
+                state.set_mostly_here(false);
                 tracing::debug!(digest = %state.id.digest, "cannot be fetched as a whole: {error}");
             }
         }

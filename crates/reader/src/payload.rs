@@ -165,6 +165,11 @@ impl PayloadState {
         due
     }
 
+    /// It is time to ask the local repository again, however short a while ago it was asked.
+    pub(crate) fn ask_local_again(&self) {
+        *lock(&self.local_asked) = None;
+    }
+
     /// Whether somebody has seeked in it.
     pub(crate) fn is_seeked(&self) -> bool {
         self.seeked.load(Ordering::Relaxed)
@@ -180,9 +185,9 @@ impl PayloadState {
         self.mostly_here.load(Ordering::Relaxed) && lock(&self.readahead).outstanding() == 0
     }
 
-    /// Most of it is on the disk.
-    pub(crate) fn set_mostly_here(&self) {
-        self.mostly_here.store(true, Ordering::Relaxed);
+    /// Whether most of it is on the disk.
+    pub(crate) fn set_mostly_here(&self, mostly: bool) {
+        self.mostly_here.store(mostly, Ordering::Relaxed);
     }
 
     /// Whether this is the first time that the disk tier gave something of it.

@@ -89,7 +89,7 @@ fn work(shared: &Arc<Shared>) {
             let written = disk.write(geometry, write.index, write.block.bytes());
             match written {
                 Written::Kept(Gathered::All) => finish::start(shared, &write.state),
-                Written::Kept(Gathered::Most) => write.state.set_mostly_here(),
+                Written::Kept(Gathered::Most) => write.state.set_mostly_here(true),
                 Written::Kept(Gathered::Some) | Written::Dropped => {}
             }
         }

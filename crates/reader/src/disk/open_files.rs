@@ -83,17 +83,26 @@ impl OpenFiles {
 
     /// Closes the files of a payload, once nobody uses them.
     pub(crate) fn close(&self, geometry: &Geometry) {
-        self.lock().files.remove(geometry);
+        // Files are closed with no lock held: that may wait for the disk, and who peeks must not.
+        let closed = self.lock().files.remove(geometry);
+        drop(closed);
     }
 
     /// Closes what has been removed from the disk: open, it would still take space there.
     pub(crate) fn close_unlinked(&self) {
-        self.lock().files.retain(|_, (_, file)| !file.is_unlinked());
+        let open = |(geometry, (_, file)): (&Geometry, &(u64, Arc<PayloadFile>))| {
+            (*geometry, Arc::clone(file))
+        };
+        let files: Vec<_> = self.lock().files.iter().map(open).collect();
+        for (geometry, _) in files.iter().filter(|(_, file)| file.is_unlinked()) {
+            self.close(geometry);
+        }
     }
 
     /// Closes everything.
     pub(crate) fn clear(&self) {
-        self.lock().files.clear();
+        let closed = std::mem::take(&mut self.lock().files);
+        drop(closed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -172,10 +172,16 @@ impl PayloadFile {
     }
 
     /// As [`read_part`](Self::read_part), where nothing of it waits for the disk: what was written or
-    /// read a short while ago is in the page cache. Anything unusual is for the other to deal with.
-    pub(crate) fn read_part_now(&self, range: &Range<u64>) -> Option<Bytes> {
+    /// read a short while ago is in the page cache. Anything unusual is for the other to deal with,
+    /// and to note the use from time to time.
+    pub(crate) fn read_part_now(&self, range: &Range<u64>, now: u64) -> Option<Bytes> {
+        let block = range.start / self.geometry.block_size;
+        if !self.is_noted(self.geometry.segment_of(block), now) {
+            return None;
+        }
         match self.look(range, read_now).ok()? {
-            Found::Block(bytes) => Some(bytes),
+            // What another process has removed may have been false.
+            Found::Block(bytes) => (!self.is_unlinked()).then_some(bytes),
             Found::Nothing | Found::Damaged => None,
         }
     }
@@ -211,7 +217,8 @@ impl PayloadFile {
     /// is in the page cache once it has been written or read.
     pub(crate) fn is_surely_absent(&self, block: u64) -> bool {
         let mut head = [0; RECORD_HEAD];
-        read_now(&self.map, &mut head, self.geometry.record_at(block)).is_ok() && !is_present(&head)
+        let read = read_now(&self.map, &mut head, self.geometry.record_at(block));
+        read.is_ok() && !is_present(&head) && !self.is_unlinked()
     }
 
     /// Writes `block`: the data, then the record, in that order but with no barrier between.
@@ -240,7 +247,11 @@ impl PayloadFile {
     /// Whether all blocks together have been hashed, and none was written since.
     pub(crate) fn is_marked(&self) -> io::Result<bool> {
         let mut mark = [0; MARK_LEN as usize];
-        self.map.read_exact_at(&mut mark, MARK_AT)?;
+        match self.map.read_exact_at(&mut mark, MARK_AT) {
+            // A map that has become shorter has no mark.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
         Ok(mark == self.geometry.mark())
     }
 
@@ -315,16 +326,24 @@ impl PayloadFile {
 
     /// Notes that `segment` was used. A failure is no matter: it is only a hint.
     fn note_use(&self, segment: u64, now: u64) {
-        let slot = &self.noted[segment as usize % self.noted.len()];
-        let noted = slot.load(Ordering::Relaxed);
-        let seconds = now & u64::from(u32::MAX);
-        let recent = seconds.saturating_sub(noted & u64::from(u32::MAX)) < USED_GRANULARITY;
-        if noted != 0 && noted >> 32 == segment && recent {
+        if self.is_noted(segment, now) {
             return;
         }
-        slot.store(segment << 32 | seconds, Ordering::Relaxed);
+        let slot = &self.noted[segment as usize % self.noted.len()];
+        slot.store(
+            segment << 32 | (now & u64::from(u32::MAX)),
+            Ordering::Relaxed,
+        );
         let at = self.geometry.used_at(segment);
         let _ = self.map.write_all_at(&(now as u32).to_le_bytes(), at);
+    }
+
+    /// Whether the use of `segment` was noted a short while ago.
+    fn is_noted(&self, segment: u64, now: u64) -> bool {
+        let noted = self.noted[segment as usize % self.noted.len()].load(Ordering::Relaxed);
+        let seconds = now & u64::from(u32::MAX);
+        let recent = seconds.saturating_sub(noted & u64::from(u32::MAX)) < USED_GRANULARITY;
+        noted != 0 && noted >> 32 == segment && recent
     }
 
     /// Gives the disk blocks of `segment` back. Readers see misses, writers may write it again.

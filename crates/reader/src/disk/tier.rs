@@ -160,7 +160,7 @@ impl DiskTier {
 
     /// The same where nothing of it waits for the disk. This does not block.
     pub(crate) fn read_part_now(&self, geometry: Geometry, range: &Range<u64>) -> Option<Bytes> {
-        let bytes = self.open.peek(&geometry)?.read_part_now(range)?;
+        let bytes = self.open.peek(&geometry)?.read_part_now(range, now())?;
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         Some(bytes)
     }

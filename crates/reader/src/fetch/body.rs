@@ -16,6 +16,10 @@ use crate::error::ReadError;
 use crate::trust::{Block, Provisional};
 use crate::write_behind::wait_and_offer;
 
+/// A transfer that was parked may have died unnoticed, and what was on its way still comes: nothing
+/// is waited for longer than this share of the deadline, so that there is time to ask again.
+const RESUMED_DIVISOR: u32 = 4;
+
 /// Larger payloads are hashed off the threads that serve everyone.
 const HASH_HERE_MAX: usize = 256 << 10;
 
@@ -62,9 +66,13 @@ impl Fetch {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
+        let deadline = match self.resumed {
+            true => Instant::now() + self.shared.options.stall / RESUMED_DIVISOR,
+            false => self.deadline(),
+        };
         loop {
             consume_budget().await;
-            let Ok(next) = timeout_at(self.deadline(), body.next()).await else {
+            let Ok(next) = timeout_at(deadline, body.next()).await else {
                 return Err(self.stalled());
             };
             let chunk = next
@@ -72,7 +80,7 @@ impl Fetch {
                 .map_err(|error| ReadError::from_store(self.state.id.digest, error))?;
             match chunk {
                 Some(chunk) if chunk.is_empty() => {
-                    if Instant::now() >= self.deadline() {
+                    if Instant::now() >= deadline {
                         return Err(self.stalled());
                     }
                 }

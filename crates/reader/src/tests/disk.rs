@@ -487,3 +487,59 @@ async fn a_page_of_a_block_on_the_disk_is_read_and_checked_by_itself() {
     let blob = strict.open(digest(size), size);
     assert_eq!(blob.try_read(page(70)), None);
 }
+
+#[tokio::test]
+async fn what_is_here_is_read_without_asking_a_source_that_is_gone() {
+    let dir = TempDir::new().unwrap();
+    // A block is served, and the rest in large pieces is not.
+    let source = Source::new(|_, range| match range.end - range.start {
+        ..=BLOCK => Act::Serve,
+        _ => Act::Refuse(super::source::unavailable),
+    });
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let options = ReaderOptions {
+        retry: farseek_store::Backoff {
+            attempts: 1,
+            ..Default::default()
+        },
+        ..on_disk(dir.path())
+    };
+    let reader = reader(&source, options);
+    let blob = reader.open(digest(SIZE), SIZE);
+    for index in (10..=64u64).rev() {
+        let _ = blob.read_at(index * BLOCK..index * BLOCK + 1).await;
+        reader.settle().await;
+    }
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        let range = 60 * BLOCK..60 * BLOCK + 1;
+        assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+        reader.settle().await;
+        asked.push(source.ranges().len());
+    }
+    assert!(asked[19] - asked[0] <= 2, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_map_that_was_cut_does_not_switch_the_tier_off() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let reader = reader(&source, on_disk(dir.path()));
+    let blob = reader.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    reader.settle().await;
+    let map = files(dir.path());
+    let map = map
+        .iter()
+        .find(|p| p.extension().is_some_and(|e| e == "map"));
+    fs::File::options()
+        .write(true)
+        .open(map.unwrap())
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    blob.read_at(40 * BLOCK..40 * BLOCK + 1).await.unwrap();
+    reader.settle().await;
+    assert_eq!(reader.stats().disk.failures, 0);
+}

@@ -485,3 +485,62 @@ impl Repository for Full {
         unreachable!("no tags are asked for")
     }
 }
+
+#[tokio::test]
+async fn what_another_process_has_just_made_local_is_found_when_the_source_is_gone() {
+    let dir = TempDir::new().unwrap();
+    let local = repository(dir.path());
+    let other = good();
+    let first = reader(&other, promoting(dir.path(), local.clone()));
+    let source = Source::first(&[Act::Serve]);
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let second = reader(&source, promoting(dir.path(), local.clone()));
+    let blob = second.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    second.settle().await;
+    read_all(&first, SIZE).await;
+    assert_local(&*local, SIZE).await;
+    source.lose(SIZE);
+    let range = 9 * BLOCK..9 * BLOCK + 1;
+    assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+}
+
+/// A false payload that one process has condemned, while another has its files open.
+#[tokio::test]
+async fn what_another_process_has_condemned_is_not_served_from_its_files() {
+    use crate::block::BlockSize;
+    let dir = TempDir::new().unwrap();
+    const LARGE: u64 = 256 << 10;
+    let options = || ReaderOptions {
+        block_size: BlockSize::new(LARGE).unwrap(),
+        blob_cache_max_bytes: 64 << 20,
+        ..on_disk(dir.path())
+    };
+    let size = 8 * LARGE + 77;
+    let source = |act: Act| {
+        let source = Source::new(move |_, _| act.clone());
+        source.add(size);
+        Arc::new(source)
+    };
+    let (bad, good) = (source(Act::Flip(5000)), source(Act::Serve));
+    let first = reader(&bad, options());
+    let blob = first.open(digest(size), size);
+    blob.read_at(0..LARGE).await.unwrap();
+    first.settle().await;
+    let second = reader(&good, options());
+    let other = second.open(digest(size), size);
+    let page = 4096..8192;
+    assert_ne!(
+        other.read_at(page.clone()).await.unwrap(),
+        pattern(page.clone())
+    );
+    for block in 1..9 {
+        let start = block * LARGE;
+        let _ = blob.read_at(start..(start + LARGE).min(size)).await;
+    }
+    first.settle().await;
+    assert_eq!(first.stats().condemned, 1);
+    assert_eq!(other.try_read(page.clone()), None, "out of reach");
+    assert_eq!(other.read_at(page.clone()).await.unwrap(), pattern(page));
+}

@@ -69,6 +69,10 @@ pub(super) enum Act {
     Endless,
     /// Ignores the range, and breaks off after so many bytes.
     WholeBreak(u64),
+    /// Sends what was asked, and more on both sides up to multiples of so many bytes.
+    Aligned(u64),
+    /// Ignores the range, and sends nothing more after so many bytes.
+    WholeStall(u64),
     /// Does not say how long the payload is, and sends so many bytes after its end.
     Longer(usize),
     /// Sends so many bytes beyond the range it declares.
@@ -147,6 +151,11 @@ impl Source {
     /// The payload that should have `size` bytes has only the first `actual`.
     pub(super) fn shorten(&self, size: u64, actual: u64) {
         self.sizes.lock().unwrap().insert(digest(size), actual);
+    }
+
+    /// The payload is no longer there.
+    pub(super) fn lose(&self, size: u64) {
+        self.sizes.lock().unwrap().remove(&digest(size));
     }
 
     pub(super) fn log(&self) -> Vec<Asked> {
@@ -319,6 +328,17 @@ impl Repository for Source {
             Act::WholeBreak(bytes) => part(
                 0..size,
                 self.body(0..bytes.min(size), None).chain(broken()).boxed(),
+            ),
+            Act::Aligned(to) => {
+                let end = range.end.next_multiple_of(to).min(size);
+                let wide = range.start / to * to..end;
+                part(wide.clone(), self.body(wide, None))
+            }
+            Act::WholeStall(bytes) => part(
+                0..size,
+                self.body(0..bytes.min(size), None)
+                    .chain(stream::pending())
+                    .boxed(),
             ),
             Act::Longer(more) => {
                 let more = Bytes::from(vec![1; more]);

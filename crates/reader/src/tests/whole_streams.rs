@@ -200,3 +200,70 @@ async fn a_source_that_learns_ranges_is_asked_for_them() {
             .is_none()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_transfer_that_has_died_is_not_the_end() {
+    // What came is read; then the connection is dead, and the source is not.
+    let source = Source::new(|nth, _| match nth {
+        0 => Act::WholeStall(2 * BLOCK),
+        _ => Act::Whole,
+    });
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let reader = reader(&source, small_cache());
+    let blob = reader.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    let range = 5 * BLOCK..5 * BLOCK + 1;
+    assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+    assert_eq!(source.ranges().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_in_a_lane_is_no_latency() {
+    let source = Source::new(|_, _| Act::Whole)
+        .paced(BLOCK, TICK)
+        .delayed(TICK);
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let reader = reader(&source, small_cache());
+    let blob = reader.open(digest(SIZE), SIZE);
+    let (first, second) = tokio::join!(
+        blob.read_at(30 * BLOCK..30 * BLOCK + 1),
+        blob.read_at(62 * BLOCK..62 * BLOCK + 1),
+    );
+    first.unwrap();
+    second.unwrap();
+    let latency = reader.shared().link().latency;
+    assert!(latency < 2 * TICK, "{latency:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_transfer_that_ends_before_what_is_wanted_is_no_use() {
+    let source = Source::new(|_, _| Act::Aligned(8 * BLOCK));
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let reader = reader(&source, small_cache());
+    let blob = reader.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    let range = 24 * BLOCK..24 * BLOCK + 1;
+    assert_eq!(blob.read_at(range.clone()).await.unwrap(), pattern(range));
+    assert_eq!(reader.stats().retries, 0);
+    assert!(reader.stats().bytes_fetched <= 3 * BLOCK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_keeps_no_reader_alive() {
+    let (source, reader) = whole(Act::Whole, small_cache());
+    let blob = reader.open(digest(SIZE), SIZE);
+    blob.read_at(0..1).await.unwrap();
+    let_run().await;
+    assert_eq!(reader.stats().bytes_in_flight, 0);
+    let (trips, repository) = (
+        Arc::downgrade(&reader.shared().trips),
+        Arc::downgrade(&source),
+    );
+    drop((blob, reader, source));
+    let_run().await;
+    assert!(trips.upgrade().is_none(), "nor the reader");
+    assert!(repository.upgrade().is_none());
+}

@@ -89,9 +89,8 @@ impl Drop for TagLock {
 fn create(path: &Path) -> io::Result<File> {
     let owner = Owner::current().map_or_else(String::new, |owner| owner.to_string());
     match create_at_once(path, &owner) {
-        Err(error) if !matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
-            create_in_steps(path, &owner)
-        }
+        // Not found is the directory, or `/proc`: the other way can tell.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => create_in_steps(path, &owner),
         result => result,
     }
 }

@@ -409,3 +409,29 @@ fn what_is_kept_is_for_this_user_alone() {
     let mode = fs::metadata(&place).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
+
+#[test]
+fn what_is_read_from_the_page_cache_counts_as_used() {
+    let dir = TempDir::new().unwrap();
+    let g = Geometry {
+        digest: Digest::of(b"payload"),
+        block_size: 1 << 18,
+        payload_size: 1 << 18,
+    };
+    let file = PayloadFile::open(&dir.path().join("x"), g, true);
+    let file = file.unwrap().unwrap();
+    file.write(0, &vec![7; 1 << 18], 1000).unwrap();
+    let used = || {
+        let mut bytes = [0; 4];
+        let map = fs::File::open(dir.path().join("x.map")).unwrap();
+        map.read_exact_at(&mut bytes, g.used_at(0)).unwrap();
+        u32::from_le_bytes(bytes)
+    };
+    // As a reader does, for an hour: from the page cache where that can be, or else from the disk.
+    for now in (1000..4600).step_by(10) {
+        if file.read_part_now(&(0..4096), now).is_none() {
+            file.read_part(0..4096, now).unwrap();
+        }
+    }
+    assert!(used() > 4500, "{}", used());
+}

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
+use farseek_testkit::{Need, need};
 use tempfile::TempDir;
 
 use super::*;
@@ -269,4 +270,34 @@ fn a_killed_owner_is_succeeded_at_once() {
     drop(holder);
     assert!(path.exists(), "a killed process cannot clean up");
     TagLock::acquire(&path, Duration::from_secs(1)).unwrap();
+}
+
+#[test]
+#[ignore = "run by one_is_taken_where_there_is_no_proc, in a process of its own"]
+fn take_at_once() {
+    let Some(path) = std::env::var_os(HOLD) else {
+        return;
+    };
+    let lock = TagLock::acquire(Path::new(&path), Duration::from_secs(1)).unwrap();
+    assert!(Path::new(&path).exists());
+    drop(lock);
+}
+
+#[test]
+fn one_is_taken_where_there_is_no_proc() {
+    let needs = [Need::Root, Need::Program("unshare")];
+    if !need("one_is_taken_where_there_is_no_proc", &needs) {
+        return;
+    }
+    let (_directory, path) = lock_path();
+    let hidden = "mount -t tmpfs none /proc && exec \"$@\"";
+    let done = Command::new("unshare")
+        .args(["--mount", "sh", "-c", hidden, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "fs::lock::tests::take_at_once", "--ignored"])
+        .env(HOLD, &path)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
 }
