@@ -14,7 +14,7 @@ use crate::error::ReadError;
 use crate::fetch::Purpose;
 use crate::finish;
 use crate::options::Promote;
-use crate::pass;
+use crate::pass::{self, Scope};
 use crate::payload::PayloadState;
 use crate::shared::Shared;
 use crate::trust::{Block, Provisional, Verify};
@@ -216,9 +216,18 @@ impl BlobReader {
         }
         ahead::follow(&self.shared, &self.state, range);
         // Many requests one by one cost more than what little of the rest may not be wanted.
-        if self.has_seeked(range) || self.state.wants_the_rest() {
+        if self.has_seeked(range) || self.wants_the_rest() {
             pass::localise(&self.shared, &self.state);
         }
+    }
+
+    /// Whether most of the payload is on the disk, and there is room for the rest.
+    fn wants_the_rest(&self) -> bool {
+        let has_room = || {
+            let disk = self.shared.disk_for(&self.state);
+            disk.is_some_and(|disk| disk.has_room_for(self.state.layout.size()))
+        };
+        self.state.wants_the_rest() && has_room()
     }
 
     /// Whether the payload is to become local because somebody has seeked in it.
@@ -244,7 +253,7 @@ impl BlobReader {
             return self.read_at(0..1).await.map(drop);
         }
         self.state.set_seeked();
-        pass::run(&self.shared, &self.state, |_| ()).await
+        pass::run(&self.shared, &self.state, Scope::All, |_| ()).await
     }
 }
 

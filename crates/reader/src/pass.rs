@@ -35,13 +35,23 @@ struct Step {
     _room: Share,
 }
 
-/// Brings every block, and gives each to `visit`, in order.
+/// Which blocks a pass brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every one: what is on the disk is read, and damage to it found.
+    All,
+    /// Those that the disk tier lacks.
+    Lacking,
+}
+
+/// Brings the blocks of `scope`, and gives each to `visit`, in order.
 ///
 /// # Errors
 /// The first block's that does not come.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     state: &Arc<PayloadState>,
+    scope: Scope,
     mut visit: impl FnMut(&Block),
 ) -> Result<(), ReadError> {
     let mut steps = steps(state);
@@ -55,7 +65,7 @@ pub(crate) async fn run(
             let Some(blocks) = steps.next() else {
                 break;
             };
-            under_way.push_back(begin(shared, state, blocks, room).await);
+            under_way.push_back(begin(shared, state, scope, blocks, room).await);
         }
         let Some(step) = under_way.pop_front() else {
             break;
@@ -94,12 +104,14 @@ async fn room(shared: &Shared, state: &PayloadState, wait: bool) -> Option<Share
 async fn begin(
     shared: &Arc<Shared>,
     state: &Arc<PayloadState>,
+    scope: Scope,
     numbers: Range<u64>,
     room: Share,
 ) -> Step {
     let lacking = lacking(shared, state, numbers.clone()).await;
     let mut claims = Vec::new();
     let blocks = numbers
+        .filter(|number| scope == Scope::All || lacking.contains(number))
         .map(BlockIndex::of)
         .map(|index| (index, part(shared, state, index, &mut claims)))
         .collect();
@@ -151,7 +163,7 @@ pub(crate) fn localise(shared: &Arc<Shared>, state: &Arc<PayloadState>) {
     let going = shared.background.begin();
     runtime.spawn(async move {
         let _going = going;
-        match run(&shared, &state, |_| ()).await {
+        match run(&shared, &state, Scope::Lacking, |_| ()).await {
             Ok(()) => turn.over(),
             Err(error) => {
                 // Not tried again by every read of what is here, but when more of it has come.
@@ -192,7 +204,7 @@ async fn hash_all(shared: &Arc<Shared>, state: &Arc<PayloadState>) -> Result<(),
     // Where it cannot be read again from the disk, it need not be fetched again, either.
     let in_memory = shared.disk_for(state).is_none() && shared.fits_in_memory(state);
     let (mut prover, mut blocks) = (Prover::default(), Vec::new());
-    run(shared, state, |block| {
+    run(shared, state, Scope::All, |block| {
         prover.add(block.bytes());
         if in_memory {
             blocks.push(block.clone());

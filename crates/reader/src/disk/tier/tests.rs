@@ -207,6 +207,7 @@ fn a_disk_that_cannot_be_written_is_no_error_and_is_asked_again_later() {
     fs::write(&blocked, "not a directory").unwrap();
     let mut options = DiskOptions::new(blocked.clone());
     options.off_for = Duration::from_millis(50);
+    options.keep_free_percent = 0;
     let t = DiskTier::new(options);
     t.write(shape(digest(1), BLOCK, BLOCK), 0, &block_of(1, 0, 4096));
     t.write(shape(digest(1), BLOCK, BLOCK), 0, &block_of(1, 0, 4096));
