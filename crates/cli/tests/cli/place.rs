@@ -40,6 +40,8 @@ impl Place {
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.root.path())
             .env("TZ", "UTC")
+            // What a test sees must not depend on how full this machine's disk is.
+            .env("FARSEEK_CACHE_DISK_CACHE_KEEP_FREE", "0")
             .env(
                 "PATH",
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -257,7 +257,7 @@ fn a_cache_is_shown_for_a_person() {
     insta::assert_snapshot!(place.ok(&["cache"]), @r#"
     place   [PLACE]/home/.cache/farseek
     used    0 B
-    limit   10.0 GiB, 5% of the disk stays free
+    limit   10.0 GiB, 0% of the disk stays free
     "#);
     insta::assert_snapshot!(place.ok(&["cache", "clear"]), @"freed 0 B; 0 B are left");
     assert!(!Path::new(&place.path("home/.cache")).exists());
