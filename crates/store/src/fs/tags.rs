@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farseek_object::{Digest, Tag, TagName, TagNamespace, TagSpec, TagStream};
+use nix::errno::Errno;
 
 use super::durable::{self, SHARED_FILE, Temp};
 use super::file::{names_in, read_small};
@@ -70,14 +71,34 @@ impl TagStore {
             let is_dir = match fs::metadata(path.join(&name)) {
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // Whoever reads the tag is told.
+                Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => false,
                 Err(error) => return Err(StoreError::io("look at", path.join(&name))(error)),
             };
+            if is_dir && self.leads_up(&path.join(&name)) {
+                continue;
+            }
             let entry = read_entry(&name, is_dir);
             let is_hidden = matches!(entry, Some(TagEntry::Namespace(_))) && !discovers_namespaces;
             entries.extend(entry.filter(|_| !is_hidden));
         }
         entries.sort_unstable();
         Ok(entries)
+    }
+
+    /// Whether a folder is a link to one that it is in: who follows it never comes to an end.
+    fn leads_up(&self, folder: &Path) -> bool {
+        if !folder.is_symlink() {
+            return false;
+        }
+        let Ok(target) = folder.canonicalize() else {
+            return false;
+        };
+        let above = folder.ancestors().skip(1);
+        above
+            .take_while(|above| above.starts_with(&self.root))
+            .filter_map(|above| above.canonicalize().ok())
+            .any(|above| above.starts_with(&target))
     }
 
     /// Adds a version at its place in the order.
