@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
 use super::{Damage, Problems, Root, Subject, affects, in_words};
-use crate::copy::{CopyOptions, CopyPolicy, CopySummary, copy};
+use crate::copy::{CopyOptions, CopyPolicy, CopySummary, Incoming, copy};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -133,6 +133,7 @@ impl Repair {
             Subject::Payload(digest) => {
                 self.has_payload(digest).await?;
                 if *damage != Damage::Missing {
+                    self.is_whole(digest).await?;
                     self.to.remove_payload(digest).await?;
                 }
                 Ok(*digest)
@@ -166,6 +167,20 @@ impl Repair {
             Ok(Some(_)) | Err(StoreError::Unsupported { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads the source's payload once, before what is here is thrown away for it.
+    async fn is_whole(&self, digest: &Digest) -> Result<()> {
+        let nobody: Arc<dyn Progress> = Arc::new(());
+        let incoming = Incoming::open(&self.from, *digest, &nobody).await?;
+        let (found, _) = incoming.drain().await?;
+        if found == *digest {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt {
+            location: format!("the payload {digest} of {}", self.from.location()),
+            reason: format!("its bytes are those of {found}"),
+        })
     }
 
     /// Copies all at once or, where that fails, one by one, to tell which.
