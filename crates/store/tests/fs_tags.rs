@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use farseek_object::{Digest, TagName, TagNamespace, TagStream};
-use farseek_store::{FsOptions, FsRepository, Repository, StoreError, TagEntry};
+use farseek_store::{
+    FsOptions, FsRepository, Repository, RepositoryExt as _, StoreError, TagEntry,
+};
 use tempfile::TempDir;
 
 fn create() -> (TempDir, FsRepository) {
@@ -176,4 +178,32 @@ async fn a_directory_that_may_not_be_read_is_no_missing_one() {
     let error = repository.list_tags("").await.unwrap_err();
     fs::set_permissions(&tags, fs::Permissions::from_mode(0o777)).unwrap();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn links_to_folders_are_followed_unless_they_lead_up() {
+    let (directory, repository) = create();
+    let tags = directory.path().join("tags");
+    for name in ["a/x", "b/y"] {
+        repository
+            .push_tag(&name.parse().unwrap(), &Digest::EMPTY, "me@here")
+            .await
+            .unwrap();
+    }
+    // Two of each: to follow them would take 2^40 steps.
+    for link in ["1", "2"] {
+        symlink(".", tags.join(format!("self{link}"))).unwrap();
+        symlink("..", tags.join(format!("a/up{link}"))).unwrap();
+        symlink("../b", tags.join(format!("a/b{link}"))).unwrap();
+        symlink("../a", tags.join(format!("b/a{link}"))).unwrap();
+    }
+    symlink("round.tag", tags.join("round.tag")).unwrap();
+    let names = repository.walk_tags("").await.unwrap();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let wanted = [
+        "a/b1/y", "a/b2/y", "a/x", "b/a1/x", "b/a2/x", "b/y", "round",
+    ];
+    assert_eq!(names, wanted);
+    let read = repository.read_tag(&"round".parse().unwrap()).await;
+    assert!(matches!(read, Err(StoreError::Io { .. })), "{read:?}");
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
+use crate::config::redact;
 use crate::exit::{self, Failure};
 use crate::output::note;
 
@@ -58,6 +59,7 @@ pub(crate) async fn run(args: SearchArgs, app: &mut App) -> Result<()> {
             }
         };
         asked = true;
+        let remote = redact(remote);
         for tag in tags.iter().filter(|tag| tag.contains(&args.term)) {
             match args.json.json {
                 true => list.push(json!({ "remote": remote, "tag": tag })),

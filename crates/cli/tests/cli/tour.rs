@@ -240,6 +240,12 @@ fn tags_are_searched_in_every_remote() {
     assert_eq!(found[0]["remote"], "here");
     assert_eq!(found[0]["tag"], "tools/x");
     assert_eq!(place.ok(&["search", "none"]), "");
+    let secret = format!("proxy:?primary={one}&secondary[0]=http://me:secret@127.0.0.1:1/");
+    for json in [&[][..], &["--json"]] {
+        let shown = place.ok(&[&["search", "maya", "-r", &secret], json].concat());
+        assert!(shown.contains("apps/maya"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
     let told = place.told(&["search", "a", "-r", "gone"]);
     assert!(
         told.starts_with("exit 3") && told.contains("there is nothing there"),

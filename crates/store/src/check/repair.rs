@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
 use super::{Damage, Problems, Root, Subject, affects};
-use crate::copy::{CopyOptions, CopyPolicy, CopySummary, copy};
+use crate::copy::{CopyOptions, CopyPolicy, CopySummary, Incoming, copy};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -133,6 +133,7 @@ impl Repair {
             Subject::Payload(digest) => {
                 self.has_payload(digest).await?;
                 if *damage != Damage::Missing {
+                    self.is_whole(digest).await?;
                     self.to.remove_payload(digest).await?;
                 }
                 Ok(*digest)
@@ -168,6 +169,20 @@ impl Repair {
         }
     }
 
+    /// Reads the source's payload once, before what is here is thrown away for it.
+    async fn is_whole(&self, digest: &Digest) -> Result<()> {
+        let nobody: Arc<dyn Progress> = Arc::new(());
+        let incoming = Incoming::open(&self.from, *digest, &nobody).await?;
+        let (found, _) = incoming.drain().await?;
+        if found == *digest {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt {
+            location: format!("the payload {digest} of {}", self.from.location()),
+            reason: format!("its bytes are those of {found}"),
+        })
+    }
+
     /// Copies all at once or, where that fails, one by one, to tell which.
     async fn bring_all(&self, wanted: Vec<(&Subject, Digest)>, reasons: &mut Reasons) {
         let digests: Vec<Digest> = wanted.iter().map(|(_, digest)| *digest).collect();
@@ -201,7 +216,8 @@ impl Repair {
         copy(from, to, &items, options, self.progress.clone()).await
     }
 
-    /// Puts the source's history of a tag in the place of one that cannot be read.
+    /// Puts the source's history of a tag in the place of one that cannot be read, which a
+    /// repository on disk keeps beside it: versions that only it has can still be had from there.
     async fn tag(&self, name: &TagName) -> Result<()> {
         let stream = self.from.read_tag(name).await?;
         let mut versions = Vec::new();

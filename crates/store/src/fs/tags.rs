@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farseek_object::{Digest, Tag, TagName, TagNamespace, TagSpec, TagStream};
+use nix::errno::Errno;
+use uuid::Uuid;
 
 use super::durable::{self, SHARED_FILE, Temp};
 use super::file::{names_in, read_small};
@@ -70,14 +72,34 @@ impl TagStore {
             let is_dir = match fs::metadata(path.join(&name)) {
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // Whoever reads the tag is told.
+                Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => false,
                 Err(error) => return Err(StoreError::io("look at", path.join(&name))(error)),
             };
+            if is_dir && self.leads_up(&path.join(&name)) {
+                continue;
+            }
             let entry = read_entry(&name, is_dir);
             let is_hidden = matches!(entry, Some(TagEntry::Namespace(_))) && !discovers_namespaces;
             entries.extend(entry.filter(|_| !is_hidden));
         }
         entries.sort_unstable();
         Ok(entries)
+    }
+
+    /// Whether a folder is a link to one that it is in: who follows it never comes to an end.
+    fn leads_up(&self, folder: &Path) -> bool {
+        if !folder.is_symlink() {
+            return false;
+        }
+        let Ok(target) = folder.canonicalize() else {
+            return false;
+        };
+        let above = folder.ancestors().skip(1);
+        above
+            .take_while(|above| above.starts_with(&self.root))
+            .filter_map(|above| above.canonicalize().ok())
+            .any(|above| above.starts_with(&target))
     }
 
     /// Adds a version at its place in the order.
@@ -136,9 +158,21 @@ impl TagStore {
         })
     }
 
-    /// Removes a tag with its whole history, whatever state its file is in.
+    /// Removes a tag with its whole history, whatever state its file is in. One that cannot be read
+    /// is kept under another name: nobody knows what is lost with it.
     pub(super) fn remove_stream(&self, name: &TagName) -> Result<()> {
-        self.remove_with(name, |_| self.unlink(name))
+        self.remove_with(name, |_| match self.find(name) {
+            Ok(_) => self.unlink(name),
+            Err(_) => self.set_aside(name),
+        })
+    }
+
+    fn set_aside(&self, name: &TagName) -> Result<()> {
+        let path = self.path(name);
+        let aside = with_suffix(&path, &format!(".damaged-{}", Uuid::new_v4()));
+        fs::rename(&path, &aside).map_err(StoreError::io("rename", &path))?;
+        tracing::warn!(tag = %name, kept = %aside.display(), "the tag could not be read: its file is kept");
+        durable::sync_dir(folder_of(&path))
     }
 
     /// Runs `removal` under the lock of a tag that is there, then removes empty folders.

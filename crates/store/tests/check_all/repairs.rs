@@ -79,6 +79,15 @@ async fn a_source_that_is_damaged_itself_repairs_nothing() {
     let reason = report.problems[0].unrepaired.as_deref().unwrap();
     assert!(reason.contains("its bytes are those of"), "{reason}");
     assert_eq!(scene.repository.payload_size(&payload).await.unwrap(), None);
+
+    // Nor does it cost what is here, which may be less damaged.
+    let here = scene.file("payloads", &payload);
+    fs::write(&here, "sharet").unwrap();
+    let source = Some(other.repository.clone());
+    let report = checked(&scene.repository, "-", source).await.unwrap();
+    let reason = report.problems[0].unrepaired.as_deref().unwrap();
+    assert!(reason.contains("its bytes are those of"), "{reason}");
+    assert_eq!(fs::read(here).unwrap(), b"sharet");
 }
 
 #[tokio::test(flavor = "multi_thread")]
