@@ -61,7 +61,7 @@ impl Line {
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn(|request| {
             // A stranger is not let in by asking: such a connection ends as a silent one does.
-            if gate.knows(&request) {
+            if gate.is_known(&request) {
                 asked.store(true, Ordering::Relaxed);
             }
             self.counters.request();
@@ -157,7 +157,7 @@ impl Gate {
     }
 
     /// Whether who asks has any right.
-    fn knows(&self, request: &Request<Incoming>) -> bool {
+    fn is_known(&self, request: &Request<Incoming>) -> bool {
         self.access.check(request.headers(), Want::Read).is_ok()
     }
 
