@@ -10,6 +10,7 @@ mod differ;
 mod memory;
 mod refused;
 mod remote;
+mod stock;
 mod requests;
 mod stopped;
 mod unprivileged;

@@ -38,7 +38,7 @@ pub(super) fn failure(status: Status, call: Call<'_>) -> StoreError {
             too_large(&said, call)
         }
         _ if NO_GRPC.iter().any(|sign| said.contains(sign)) => no_grpc(call, &said),
-        _ if status.source().is_some() => broken(status, call),
+        _ if status.source().is_some() => broken(&status, call),
         Code::Unimplemented => StoreError::Unsupported {
             operation: call.operation,
             location,
@@ -64,15 +64,15 @@ pub(super) fn failure(status: Status, call: Call<'_>) -> StoreError {
 }
 
 /// A call that failed below gRPC.
-fn broken(status: Status, call: Call<'_>) -> StoreError {
+fn broken(status: &Status, call: Call<'_>) -> StoreError {
     let location = call.location.to_owned();
-    let causes = causes(&status);
+    let causes = causes(status);
     let root = causes.last().cloned().unwrap_or_default();
     let garbled = |text: &String| NO_HTTP2.iter().any(|sign| text.contains(sign));
     if !call.known && causes.iter().any(garbled) {
         return no_grpc(call, &root);
     }
-    let reason = match stalled(&status) {
+    let reason = match stalled(status) {
         Some(stalled) => stalled,
         None if status.code() == Code::Unavailable => format!("cannot connect: {root}"),
         None if call.known => format!("the answer broke off: {root}"),
@@ -84,7 +84,8 @@ fn broken(status: Status, call: Call<'_>) -> StoreError {
     StoreError::Unavailable {
         location,
         reason,
-        source: Some(status.into()),
+        // All that a person can use of it is in the reason.
+        source: None,
     }
 }
 

@@ -345,4 +345,7 @@ async fn nobody_there() {
         "{said}"
     );
     assert!(said.contains("refused"), "{said}");
+    // A person is shown the causes, too: nothing is told twice.
+    let cause = std::error::Error::source(&error);
+    assert!(cause.is_none(), "{cause:?}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farseek_object::Digest;
-use farseek_store::{ServeOptions, SpfsServerOptions};
+use farseek_store::{Access, ServeOptions, SpfsServerOptions};
 use farseek_testkit::stock_client::{Called, StockClient, digest_field, field, fields};
 use futures::stream::{self, StreamExt};
 use http_body_util::StreamBody;
@@ -219,4 +219,31 @@ async fn who_connects_and_says_nothing_is_hung_up_on() {
         let ended = tokio::time::timeout(Duration::from_secs(30), reading).await;
         assert!(ended.is_ok(), "{address}");
     }
+}
+
+/// Whoever has no token could keep everybody else out otherwise, by connections alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_hung_up_on_though_it_asks() {
+    let (_root, repository) = on_disk();
+    let limits = ServeOptions {
+        header_timeout: Duration::from_millis(200),
+        ..ServeOptions::default()
+    };
+    let options = SpfsServerOptions {
+        limits,
+        access: Access::tokens("read reading").unwrap(),
+        ..open_to_all()
+    };
+    let server = serve(repository, options).await;
+    let stream = TcpStream::connect(server.grpc_addr()).await.unwrap();
+    let greeting = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = greeting.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let url = format!("http2://{}/spfs.Repository/Ping", server.grpc_addr());
+    let request = Request::post(url).header("content-type", "application/grpc");
+    let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, Infallible>>());
+    let answer = sender.send_request(request.body(nothing).unwrap()).await;
+    assert_eq!(answer.unwrap().headers()["grpc-status"], "16");
+    let ended = tokio::time::timeout(Duration::from_secs(30), connection).await;
+    assert!(ended.is_ok(), "the connection is not kept");
 }

@@ -231,6 +231,20 @@ async fn what_cannot_be_stored_is_told_and_leaves_nothing() {
     }
 }
 
+/// A browser sends what any page tells it to, also to a server that lets in this machine alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_web_page_sends_is_not_taken() {
+    let (root, repository) = on_disk();
+    let server = serve(repository, open_to_all()).await;
+    for origin in ["http://elsewhere.example", "null"] {
+        let request =
+            format!("POST / HTTP/1.1\r\norigin: {origin}\r\ncontent-length: 3\r\n\r\nraw");
+        let answer = ask(server.http_addr(), request).await.unwrap();
+        assert_eq!(answer.status, 403, "{origin}");
+        assert!(is_clean(root.path()), "{origin}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_breaks_off_leaves_nothing() {
     let (root, repository) = on_disk();

@@ -60,7 +60,10 @@ impl Line {
         };
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn(|request| {
-            asked.store(true, Ordering::Relaxed);
+            // A stranger is not let in by asking: such a connection ends as a silent one does.
+            if gate.is_known(&request) {
+                asked.store(true, Ordering::Relaxed);
+            }
             self.counters.request();
             let gate = Arc::clone(&gate);
             async move { Ok::<_, Infallible>(gate.answer(request).await) }
@@ -151,6 +154,11 @@ impl Gate {
             calls: Semaphore::new(max_calls.clamp(1, Semaphore::MAX_PERMITS)),
             stall,
         }
+    }
+
+    /// Whether who asks has any right.
+    fn is_known(&self, request: &Request<Incoming>) -> bool {
+        self.access.check(request.headers(), Want::Read).is_ok()
     }
 
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {

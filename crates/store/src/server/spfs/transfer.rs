@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use farseek_object::Digest;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY, WWW_AUTHENTICATE};
+use hyper::header::{
+    ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
@@ -52,6 +54,9 @@ impl Transfer {
         };
         if let Err(refusal) = self.access.check(request.headers(), want) {
             return Ok(self.refuse(refusal));
+        }
+        if want != Want::Read && request.headers().contains_key(ORIGIN) {
+            return Ok(self.from_a_page());
         }
         match want {
             Want::Read => {
@@ -118,6 +123,13 @@ impl Transfer {
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         response
+    }
+
+    /// Any web page can let the browser that shows it send something to any address, also to one
+    /// that lets in this machine alone. Browsers say so by an `Origin`, and clients have none.
+    fn from_a_page(&self) -> Response<AnswerBody> {
+        let text = "payloads are not taken from web pages\n";
+        self.responder.text(StatusCode::FORBIDDEN, text)
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<AnswerBody> {
