@@ -56,7 +56,7 @@ impl Transfer {
             return Ok(self.refuse(refusal));
         }
         if want != Want::Read && request.headers().contains_key(ORIGIN) {
-            return Ok(self.from_a_page());
+            return Ok(self.refuse_page());
         }
         match want {
             Want::Read => {
@@ -127,7 +127,7 @@ impl Transfer {
 
     /// Any web page can let the browser that shows it send something to any address, also to one
     /// that lets in this machine alone. Browsers say so by an `Origin`, and clients have none.
-    fn from_a_page(&self) -> Response<AnswerBody> {
+    fn refuse_page(&self) -> Response<AnswerBody> {
         let text = "payloads are not taken from web pages\n";
         self.responder.text(StatusCode::FORBIDDEN, text)
     }
