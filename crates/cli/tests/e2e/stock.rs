@@ -2,15 +2,20 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
+use farseek_store::{Access, FsOptions, FsRepository, Right, SpfsServer, SpfsServerOptions};
 use farseek_testkit::mount::Sandbox;
 use farseek_testkit::oracle::{self, Options};
 use farseek_testkit::tree::{self, TreeOptions};
-use farseek_testkit::{ChildGuard, Need, StockServer, need};
+use farseek_testkit::{ChildGuard, Need, Random, ReadKind, StockServer, need, read_once};
 
-use crate::remote::{TAG, sandbox};
+use crate::remote::{TAG, handmade_in, sandbox};
+
+const MIB: u64 = 1 << 20;
 
 /// A sandbox whose repository holds `tree`.
 fn holding(tree: &Path) -> Sandbox {
@@ -111,4 +116,68 @@ fn a_tree_from_our_server_is_the_tree_that_was_committed() {
         ..Options::default()
     };
     compare(tree.path(), &sandbox, &url, &options);
+}
+
+#[test]
+fn a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first() {
+    let test = "a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first";
+    if !need(test, &[Need::Fuse]) {
+        return;
+    }
+    let tree = tempfile::tempdir().unwrap();
+    let path = tree.path().join("large.bin");
+    tree::write_random(&path, 300 * MIB, 13).unwrap();
+    let sandbox = holding(tree.path());
+    let server = StockServer::start(&sandbox.repository());
+    let mount = sandbox.mount(TAG, "mnt", &["--no-local", "--remote", &server.url()]);
+    let expected = fs::File::open(&path).unwrap();
+    let found = fs::File::open(mount.path().join("large.bin")).unwrap();
+    let mut places = Random::new(13);
+    let (mut one, mut other) = (vec![0; 5000], vec![0; 5000]);
+    for n in 0..300 {
+        let at = match n {
+            0 => 300 * MIB - 5000,
+            _ => places.bits() % (300 * MIB - 5000),
+        };
+        expected.read_exact_at(&mut one, at).unwrap();
+        found.read_exact_at(&mut other, at).unwrap();
+        assert!(one == other, "read {n} at {at} differs");
+    }
+    drop(found);
+    mount.unmount();
+    let sent: Vec<u64> = server
+        .requests()
+        .into_iter()
+        .filter(|request| request.what.starts_with("GET /"))
+        .map(|request| request.bytes_sent)
+        .collect();
+    assert_eq!(sent, [300 * MIB], "one transfer of the whole");
+}
+
+#[test]
+fn a_byte_from_our_server_costs_one_block() {
+    if !need("a_byte_from_our_server_costs_one_block", &[Need::Fuse]) {
+        return;
+    }
+    let sandbox = sandbox();
+    let layer = handmade_in(&sandbox, |made| {
+        made.sparse("big", 1 << 30, &[(1 << 29, 42)]).unwrap();
+    });
+    let repository = FsRepository::open(&sandbox.repository(), FsOptions::default()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let options = SpfsServerOptions {
+        access: Access::anyone(Right::Read),
+        ..SpfsServerOptions::default()
+    };
+    let serving = SpfsServer::bind(Arc::new(repository), anywhere, anywhere, options);
+    let server = runtime.block_on(serving).unwrap();
+    let url = format!("grpc://{}", server.grpc_addr());
+    let mount = sandbox.mount(&layer, "mnt", &["--no-local", "--remote", &url]);
+    let byte = read_once(ReadKind::Read, &mount.path().join("big"), 1 << 29).unwrap();
+    assert_eq!(byte, Some(42));
+    mount.unmount();
+    let sent = server.stats().body_bytes_sent;
+    assert!((1..=256 << 10).contains(&sent), "{sent} bytes");
+    drop(server);
 }
