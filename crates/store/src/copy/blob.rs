@@ -1,7 +1,7 @@
 //! One blob: its payload is brought, its object read.
 
 use farseek_object::{Blob, Digest, Object};
-use futures::future;
+use futures::{TryStreamExt, future};
 
 use super::incoming::Incoming;
 use super::plan::{Presence, Wanted};
@@ -52,9 +52,19 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
             size,
         });
     }
-    let incoming = Incoming::open(&ends.from, digest, &ends.progress).await?;
+    check_source(&ends, &blob).await?;
     remove_damaged(&ends, &digest).await?;
+    let incoming = Incoming::open(&ends.from, digest, &ends.progress).await?;
     transfer(&ends, &wanted, blob, incoming).await
+}
+
+/// Reads what the source has, before anything of the destination is thrown away for it.
+async fn check_source(ends: &Ends, blob: &Blob) -> Result<()> {
+    let nobody = std::sync::Arc::new(());
+    let incoming = Incoming::open(&ends.from, blob.payload, &(nobody as _)).await?;
+    let mut body = incoming.into_body(blob.size);
+    while body.try_next().await?.is_some() {}
+    Ok(())
 }
 
 /// What the destination has of the payload.

@@ -9,7 +9,7 @@ use farseek_store::CopyPolicy::{Check, LatestTags, Missing, Resync};
 use farseek_store::{PutOptions, Repository};
 
 use crate::graph::{contents, digest, fill};
-use crate::watched::Watched;
+use crate::watched::{Spoil, Watched};
 use crate::{checked, copy_missing, copy_with, fs, memory};
 
 fn file_of(root: &Path, kind: &str, digest: &Digest) -> PathBuf {
@@ -114,6 +114,26 @@ async fn resync_replaces_what_is_damaged_and_leaves_the_rest() {
     let written = watched.counts();
     assert_eq!((written["put_payload"], written["put_object"]), (1, 1));
     assert_eq!(contents(&*to).await, contents(&*from).await);
+}
+
+#[tokio::test]
+async fn what_the_source_cannot_replace_is_not_thrown_away() {
+    let from = Watched::new(memory());
+    fill(&*from).await;
+    let (directory, to) = fs();
+    copy_missing(from.clone(), to.clone(), "org/env")
+        .await
+        .unwrap();
+    let path = file_of(directory.path(), "payloads", &digest("one"));
+    fs::write(&path, "onE").unwrap();
+    from.spoil(digest("one"), Spoil::Flip);
+    let copied = copy_with(from, to, "org/env", Resync).await;
+    assert!(copied.is_err());
+    assert_eq!(
+        fs::read(&path).unwrap(),
+        b"onE",
+        "damaged, and better than nothing"
+    );
 }
 
 #[tokio::test]
