@@ -14,7 +14,7 @@ use crate::remote::{Remote, TAG};
 const NOBODY: u32 = 65_534;
 
 /// Opens `/dev/fuse` to everybody for as long as it lives. Tests that change its mode, of other
-/// crates too, take turns by this lock, or one would restore what another one needs.
+/// crates too, take turns by a lock on it, or one would restore what another one needs.
 struct OpenDevice {
     before: fs::Permissions,
     _turn: Flock<File>,
@@ -22,7 +22,7 @@ struct OpenDevice {
 
 impl OpenDevice {
     fn new() -> Self {
-        let lock = File::create(std::env::temp_dir().join("farseek-test-device.lock")).unwrap();
+        let lock = File::open("/dev/fuse").unwrap();
         let turn = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
         let before = fs::metadata("/dev/fuse").unwrap().permissions();
         fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();

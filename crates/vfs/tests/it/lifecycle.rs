@@ -335,7 +335,7 @@ pub(crate) struct DeviceMode {
 
 impl DeviceMode {
     pub(crate) fn set(mode: u32) -> Self {
-        let lock = fs::File::create(std::env::temp_dir().join("farseek-test-device.lock")).unwrap();
+        let lock = fs::File::open("/dev/fuse").unwrap();
         let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
         let before = fs::metadata("/dev/fuse").unwrap().permissions();
         let during = std::os::unix::fs::PermissionsExt::from_mode(mode);
