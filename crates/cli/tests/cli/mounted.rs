@@ -39,7 +39,7 @@ impl<'a> Mounted<'a> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let _ = self.place.farseek(&["unmount", "--lazy", "mnt"]).output();
+        self.place.take_off();
     }
 }
 

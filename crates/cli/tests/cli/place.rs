@@ -52,6 +52,18 @@ impl Place {
         command
     }
 
+    /// Takes `mnt` off, and waits until nobody serves it any more: its process still writes to what
+    /// is removed with this place.
+    pub(crate) fn take_off(&self) {
+        let _ = self.farseek(&["unmount", "--lazy", "mnt"]).output();
+        for _ in 0..500 {
+            if farseek_testkit::mount::processes_naming(self.root.path()).is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// The standard output of a command that must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.farseek(arguments).output().unwrap();

@@ -103,6 +103,6 @@ struct Unmount<'a>(&'a Place);
 
 impl Drop for Unmount<'_> {
     fn drop(&mut self) {
-        let _ = self.0.farseek(&["unmount", "--lazy", "mnt"]).output();
+        self.0.take_off();
     }
 }
