@@ -57,7 +57,7 @@ fn a_stock_server_is_mounted() {
     let mount = here.path("mnt");
     fs::create_dir(&mount).unwrap();
     here.ok(&["mount", "tools/x", "mnt", "--remote", &server.url()]);
-    let guard = Unmount(&here);
+    let _unmount = Unmount(&here);
     assert!(is_mounted(&mount));
     let (found, right) = (mount.join("lib/deep/large.bin"), "tree/lib/deep/large.bin");
     let (found, right) = (
@@ -96,7 +96,6 @@ fn a_stock_server_is_mounted() {
         [LARGE as u64],
         "the large file came once, for all reads"
     );
-    drop(guard);
 }
 
 struct Unmount<'a>(&'a Place);

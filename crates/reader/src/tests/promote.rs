@@ -543,4 +543,5 @@ async fn what_another_process_has_condemned_is_not_served_from_its_files() {
     assert_eq!(first.stats().condemned, 1);
     assert_eq!(other.try_read(page.clone()), None, "out of reach");
     assert_eq!(other.read_at(page.clone()).await.unwrap(), pattern(page));
+    second.settle().await;
 }
