@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::sample::random_bytes;
 
 /// The stall deadline of the client: long for a loaded machine, short for a test.
-pub(crate) const STALL: Duration = Duration::from_millis(1500);
+pub(crate) const STALL: Duration = Duration::from_secs(4);
 
 pub(crate) struct Site {
     pub(crate) original: Arc<dyn Repository>,
