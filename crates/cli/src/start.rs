@@ -37,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
     log::start(cli.log.verbose, quiet_filter(&cli.command), &config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers(&cli.command))
         .enable_all()
         .build()
         .context("cannot start the threads that wait for repositories")?;
@@ -53,6 +54,17 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     // What was given up removes its temporary files; a disk that hangs must not hold the process.
     runtime.shutdown_timeout(TO_TIDY_UP);
     done.and(shown)
+}
+
+/// Threads for what waits. A mount shares the machine with those who read from it, and has threads
+/// for the kernel and for the disk besides: to hand work from one to the next costs more, on few
+/// cores, than is won by doing two things at once.
+fn workers(command: &Command) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match command {
+        Command::Mount(_) => cores.div_ceil(2),
+        _ => cores,
+    }
 }
 
 /// What is logged where nothing is said: what a reader finds, a short command tells in its own

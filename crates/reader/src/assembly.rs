@@ -36,6 +36,11 @@ impl Assembly {
         self.layout.range_of(self.index).start + self.buffer.len() as u64
     }
 
+    /// What there is of the block being filled: its beginning.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Forgets what it holds and starts again with block `index`.
     pub(crate) fn restart(&mut self, index: BlockIndex) {
         *self = Self::new(self.layout, index);

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use farseek_object::Digest;
 
 use crate::ahead;
+use crate::block::as_len;
 use crate::bring::{Part, part, start};
 use crate::disk::DiskTier;
 use crate::error::ReadError;
 use crate::fetch::Purpose;
 use crate::finish;
+use crate::flight::Came;
 use crate::options::Promote;
 use crate::pass::{self, Scope};
 use crate::payload::PayloadState;
 use crate::shared::Shared;
-use crate::trust::{Block, Provisional, Verify};
+use crate::trust::{Block, Provisional, Servable, Verify};
 use crate::whereabouts::{Whereabouts, whereabouts};
 
 /// Times that a read is begun again because what vouched for a block went away meanwhile.
@@ -113,6 +115,13 @@ impl BlobReader {
                 self.shared.refuse_condemned(&self.state)?;
                 return Ok(part);
             }
+            if self.may_come_in_parts(&range) {
+                if let Some(part) = self.part_coming(&range).await? {
+                    self.shared.refuse_condemned(&self.state)?;
+                    return Ok(part);
+                }
+                continue;
+            }
             if let Some(blocks) = self.blocks(&range).await? {
                 self.shared.refuse_condemned(&self.state)?;
                 return Ok(self.state.layout.join(&range, &blocks));
@@ -154,6 +163,37 @@ impl BlobReader {
             }
         }
         Ok(Some(blocks))
+    }
+
+    /// Whether a read can be answered with a part of one block, before the rest of it is there.
+    fn may_come_in_parts(&self, range: &Range<u64>) -> bool {
+        let (layout, verify) = (&self.state.layout, self.shared.options.verify);
+        layout.comes_in_parts()
+            && range.start < range.end
+            && layout.index_of(range.start) == layout.index_of(range.end - 1)
+            && verify != Verify::Strict
+            && !self.state.is_hashed(verify)
+    }
+
+    /// The bytes of `range`, which lies in one block; `None` where that may not be served.
+    async fn part_coming(&self, range: &Range<u64>) -> Result<Option<Bytes>, ReadError> {
+        let (shared, state) = (&self.shared, &self.state);
+        let (verify, layout) = (shared.options.verify, &state.layout);
+        let index = layout.index_of(range.start);
+        let mut claims = Vec::new();
+        let part = part(shared, state, index, &mut claims);
+        start(shared, state, Purpose::Demand, claims);
+        self.note(range);
+        let first = layout.range_of(index).start;
+        let place = as_len(range.start - first)..as_len(range.end - first);
+        let admitted = match part.part(place).await? {
+            Came::Part(bytes) => verify.admit(Block::Provisional(Provisional::new(bytes))),
+            Came::Block(block) => {
+                let block = verify.admit(block).map(Servable::into_bytes);
+                return Ok(block.map(|block| layout.join(range, &[block])));
+            }
+        };
+        Ok(admitted.map(Servable::into_bytes))
     }
 
     /// The disk tier, where it is asked for a small part of a block by itself: the rest of the block

@@ -10,6 +10,9 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use farseek_object::Digest;
 
+/// Blocks that are shorter come in a piece or two anyway.
+const PARTS_FROM: u64 = 64 << 10;
+
 /// Bytes in a block: a power of two from 4 KiB to 16 MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockSize(u32);
@@ -108,6 +111,12 @@ impl Layout {
     /// Whether it is one block that is verified before it is served.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Whether its blocks are long enough on their way for a part of one to be worth telling before
+    /// the rest has come, and nothing forbids it.
+    pub(crate) fn comes_in_parts(&self) -> bool {
+        !self.whole && self.block >= PARTS_FROM
     }
 
     /// The part of `range` that exists; empty ranges are `0..0`.

@@ -1,12 +1,13 @@
 //! Where a block is, or who brings it: memory, then whoever is fetching it already, then the disk
 //! tier, then a source.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::block::BlockIndex;
 use crate::error::ReadError;
 use crate::fetch::{Fetch, Purpose};
-use crate::flight::{Claim, Joined, Waiter};
+use crate::flight::{Came, Claim, Joined, Waiter};
 use crate::look::look;
 use crate::payload::PayloadState;
 use crate::plan::coalesce;
@@ -31,6 +32,14 @@ impl Part {
             Self::Here(block) => Ok(block),
             Self::Coming(waiter) => waiter.wait().await,
             Self::Failed(error) => Err(error),
+        }
+    }
+
+    /// The bytes at `place` of the block, or all of it, whichever is there first.
+    pub(crate) async fn part(self, place: Range<usize>) -> Result<Came, ReadError> {
+        match self {
+            Self::Coming(waiter) => waiter.wait_for_part(place).await,
+            here => here.block().await.map(Came::Block),
         }
     }
 }

@@ -12,10 +12,12 @@
 //! flight, and whoever has claimed one looks into the cache again.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::block::BlockKey;
@@ -27,8 +29,34 @@ use super::sync::{Mutex, MutexGuard, PoisonError};
 
 type Outcome = Result<Block, ReadError>;
 
-/// A block on its way. Its channel holds the outcome once there is one.
-type Flight = watch::Sender<Option<Outcome>>;
+/// A block on its way.
+#[derive(Debug)]
+struct Flight {
+    /// Holds the outcome once there is one.
+    outcome: watch::Sender<Option<Outcome>>,
+    parts: Arc<Parts>,
+}
+
+/// Who wants no more than a part of a block, and is told it before the rest has come. Nothing else
+/// is locked under its lock.
+#[derive(Debug)]
+struct Parts(Mutex<Vec<Wanted>>);
+
+/// A part that somebody wants, by its place in the block.
+#[derive(Debug)]
+struct Wanted {
+    place: Range<usize>,
+    tell: oneshot::Sender<Bytes>,
+}
+
+/// What has come of a block.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// All of it.
+    Block(Block),
+    /// What was wanted of it, which nobody has checked.
+    Part(Bytes),
+}
 
 /// All blocks on their way.
 #[derive(Debug)]
@@ -74,7 +102,10 @@ impl Flights {
         if let Some(error) = table.failures.get(&key, Instant::now()) {
             return Joined::Failed(error);
         }
-        let flight = Arc::new(Flight::new(None));
+        let flight = Arc::new(Flight {
+            outcome: watch::Sender::new(None),
+            parts: Arc::new(Parts(Mutex::new(Vec::new()))),
+        });
         table.flights.insert(key, Arc::clone(&flight));
         let waiter = Waiter::new(key, &flight);
         let flights = Arc::clone(self);
@@ -116,7 +147,7 @@ impl Flights {
 }
 
 fn settle(flight: &Flight, outcome: Outcome) {
-    flight.send_replace(Some(outcome));
+    flight.outcome.send_replace(Some(outcome));
 }
 
 /// The duty to bring one block.
@@ -135,13 +166,23 @@ impl Claim {
 
     /// Whether somebody has brought it already.
     pub(crate) fn is_met(&self) -> bool {
-        self.flight.borrow().is_some()
+        self.flight.outcome.borrow().is_some()
+    }
+
+    /// Tells those who want no more of the block what lies in `come`, its beginning.
+    pub(crate) fn tell_parts(&self, come: &[u8]) {
+        let mut parts = self.flight.parts.lock();
+        for Wanted { place, tell } in parts.extract_if(.., |wanted| wanted.place.end <= come.len())
+        {
+            // Whoever has left wants nothing.
+            let _ = tell.send(Bytes::copy_from_slice(&come[place]));
+        }
     }
 
     /// Tells everyone who waits that it will not come. What somebody has waited for in vain is
     /// remembered; what nobody has, only guesses at what will be read, may be tried again.
     pub(crate) fn fail(self, error: ReadError) {
-        let memorable = error.passes() && self.flight.receiver_count() > 0;
+        let memorable = error.passes() && self.flight.outcome.receiver_count() > 0;
         self.end(error, memorable);
     }
 
@@ -163,6 +204,12 @@ impl Claim {
     }
 }
 
+impl Parts {
+    fn lock(&self) -> MutexGuard<'_, Vec<Wanted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let digest = self.key.payload.digest;
@@ -175,13 +222,15 @@ impl Drop for Claim {
 pub(crate) struct Waiter {
     key: BlockKey,
     outcome: watch::Receiver<Option<Outcome>>,
+    parts: Arc<Parts>,
 }
 
 impl Waiter {
     fn new(key: BlockKey, flight: &Flight) -> Self {
         Self {
             key,
-            outcome: flight.subscribe(),
+            outcome: flight.outcome.subscribe(),
+            parts: Arc::clone(&flight.parts),
         }
     }
 
@@ -193,6 +242,18 @@ impl Waiter {
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Err(aborted)),
             Err(_) => Err(aborted),
+        }
+    }
+
+    /// The bytes at `place` of the block as soon as they have come, or the block, or why it does
+    /// not come.
+    pub(crate) async fn wait_for_part(self, place: Range<usize>) -> Result<Came, ReadError> {
+        let (tell, told) = oneshot::channel();
+        self.parts.lock().push(Wanted { place, tell });
+        tokio::select! {
+            biased;
+            outcome = self.wait() => outcome.map(Came::Block),
+            Ok(part) = told => Ok(Came::Part(part)),
         }
     }
 }

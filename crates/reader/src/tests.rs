@@ -9,6 +9,7 @@ mod faults;
 mod flights;
 mod interleavings;
 mod model;
+mod parts;
 mod promote;
 mod requests;
 mod source;

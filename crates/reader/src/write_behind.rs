@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::block::BlockIndex;
 use crate::disk::{Gathered, Written};
@@ -19,6 +19,10 @@ use crate::trust::Block;
 
 /// How long the queue may be full before its disk counts as dead for who waits for room.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long blocks are let gather before the worker is woken: on a machine with few cores that costs
+/// more than to write one of them.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// Has a block written, if there is room.
 pub(crate) fn offer(
@@ -74,9 +78,8 @@ fn push(
     if shared.unwritten.push(Arc::new(write)) {
         let shared = Arc::clone(shared);
         let runtime = shared.runtime.clone();
-        // By way of a task, so that whoever waits for the block is answered before a thread is
-        // woken, which takes as long as a short fetch.
         runtime.spawn(async move {
+            sleep(GATHERING).await;
             spawn_blocking(move || work(&shared));
         });
     }

@@ -56,9 +56,22 @@ impl Fetch {
                     return Ok(());
                 }
             }
+            self.tell_parts();
         }
         answer.range.start = at;
         Ok(())
+    }
+
+    /// Does not let those who want a part of a block that has come wait for the rest of it, where
+    /// bytes are served that nobody can check yet.
+    fn tell_parts(&self) {
+        let verify = self.shared.options.verify;
+        if self.layout.comes_in_parts()
+            && !self.state.is_hashed(verify)
+            && let Some(claim) = self.claims.get(&self.assembly.index())
+        {
+            claim.tell_parts(self.assembly.filled());
+        }
     }
 
     /// The next bytes of a body; they count as progress.
