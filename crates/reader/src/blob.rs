@@ -56,7 +56,8 @@ impl BlobReader {
     }
 
     /// The bytes of `range`, clamped to the size, if all of them are in memory, or are few and in the
-    /// page cache; never waits. Copies only where more than one block is touched.
+    /// page cache, or on a disk of this machine; never waits for anything else. Copies only where more
+    /// than one block is touched.
     pub fn try_read(&self, range: Range<u64>) -> Option<Bytes> {
         if self.state.is_condemned() {
             return None;
@@ -64,7 +65,8 @@ impl BlobReader {
         let range = self.state.layout.clamp(range);
         let bytes = self
             .in_memory(&range)
-            .or_else(|| self.part_on_disk_now(&range))?;
+            .or_else(|| self.part_on_disk_now(&range))
+            .or_else(|| self.part_on_disk_here(&range))?;
         self.shared.counters.bytes_asked.add(bytes.len() as u64);
         self.note(&range);
         Some(bytes)
@@ -213,6 +215,15 @@ impl BlobReader {
     fn part_on_disk_now(&self, range: &Range<u64>) -> Option<Bytes> {
         let disk = self.disk_for_part(range)?;
         let bytes = disk.read_part_now(self.state.geometry(), range)?;
+        self.admit_part(bytes)
+    }
+
+    /// The same from a disk of this machine, for as many as may wait for that at a time.
+    fn part_on_disk_here(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (shared, state) = (&self.shared, &self.state);
+        let disk = self.disk_for_part(range)?;
+        let _place = shared.reading_here.try_acquire().ok()?;
+        let bytes = disk.read_part_here(state.geometry(), range)?;
         self.admit_part(bytes)
     }
 

@@ -52,6 +52,9 @@ pub struct ReaderOptions {
     pub promote: Promote,
     /// Where blocks are kept on the disk; `None` means nowhere.
     pub disk: Option<DiskOptions>,
+    /// Threads that may wait in [`try_read`](crate::BlobReader::try_read) for a disk of this machine at
+    /// a time: fewer than ask, so that one of them is always there for what waits for nothing.
+    pub reads_here: usize,
     /// The repository that complete, verified payloads become part of; `None` means that none
     /// do. What it has is read from it, before any other.
     pub local: Option<Arc<dyn Repository>>,
@@ -80,6 +83,7 @@ impl Default for ReaderOptions {
             verify: Verify::default(),
             promote: Promote::default(),
             disk: None,
+            reads_here: 0,
             local: None,
             stall: Duration::from_secs(30),
             failure_memory: Duration::from_secs(2),

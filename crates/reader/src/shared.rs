@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) background: Background,
     pub(crate) finishing: Arc<Semaphore>,
+    /// Held by those who wait for the disk on the thread that was asked.
+    pub(crate) reading_here: Semaphore,
     /// What passes over whole payloads may hold in memory.
     pub(crate) passing: Gate,
     pub(crate) promoting: PromotionQueue,
@@ -106,6 +108,7 @@ impl Shared {
             background: Background::new(),
             passing: Gate::new(1, options.in_flight_max_bytes / 2),
             finishing: Arc::new(Semaphore::new(FINISHING)),
+            reading_here: Semaphore::new(options.reads_here),
             promoting: PromotionQueue::default(),
             counters: Counters::default(),
             states,

@@ -205,7 +205,11 @@ fn request(args: &MountArgs, app: &App, sources: &Sources) -> Result<MountReques
         mountpoint_options: MountpointOptions {
             allow_nonempty: args.advanced.nonempty,
         },
-        reader: app.reader_options(sources)?,
+        reader: ReaderOptions {
+            // One thread is left for what is in memory.
+            reads_here: app.config.fuse.worker_threads.saturating_sub(1),
+            ..app.reader_options(sources)?
+        },
         allow_other: args.advanced.allow_other,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,

@@ -12,6 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC,
+    fstatfs,
+};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::map::{
@@ -77,6 +81,8 @@ pub(crate) struct PayloadFile {
     map: File,
     data_path: PathBuf,
     map_path: PathBuf,
+    /// Whether they are on a disk of this machine.
+    near: bool,
     /// Read-locked while something is written, write-locked to change who may.
     phase: RwLock<Phase>,
     /// Blocks to be written until the map is looked at as a whole.
@@ -100,6 +106,7 @@ impl PayloadFile {
             let map = options(create).open(&map_path)?;
             let file = Self {
                 geometry,
+                near: is_near(&data),
                 data,
                 map,
                 data_path: data_path.clone(),
@@ -143,6 +150,11 @@ impl PayloadFile {
     pub(crate) fn is_unlinked(&self) -> bool {
         let unlinked = |file: &File| file.metadata().map_or(true, |m| m.nlink() == 0);
         unlinked(&self.map) || unlinked(&self.data)
+    }
+
+    /// Whether a read of it waits for no more than a disk of this machine.
+    pub(crate) fn is_near(&self) -> bool {
+        self.near
     }
 
     /// The path of the data file.
@@ -429,6 +441,20 @@ pub(crate) fn lock_shared(path: &Path, create: bool) -> io::Result<Option<Flock<
     let data = options(create).open(path)?;
     let data = Flock::lock(data, FlockArg::LockSharedNonblock).map_err(|(_, errno)| errno)?;
     Ok(is_at(&data, path)?.then_some(data))
+}
+
+/// File systems on a disk of this machine, or in its memory. Others may wait for another machine, and
+/// an overlay does not tell what is below it.
+const NEAR: [FsType; 5] = [
+    EXT4_SUPER_MAGIC,
+    XFS_SUPER_MAGIC,
+    BTRFS_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC,
+    TMPFS_MAGIC,
+];
+
+fn is_near(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|stat| NEAR.contains(&stat.filesystem_type()))
 }
 
 /// Whether the open `file` is the one that `path` names.

@@ -165,6 +165,15 @@ impl DiskTier {
         Some(bytes)
     }
 
+    /// The same on the thread that asks, where the block seems to be there, and on a disk of this
+    /// machine. Blocks for as long as that takes, which is less than to hand it to another thread.
+    pub(crate) fn read_part_here(&self, geometry: Geometry, range: &Range<u64>) -> Option<Bytes> {
+        let file = self.open.peek(&geometry)?;
+        let block = range.start / geometry.block_size;
+        (file.is_near() && !file.is_surely_absent(block))
+            .then(|| self.read_part(geometry, range.clone()))?
+    }
+
     /// Whether a block is not there, where that can be told without waiting for the disk. This does
     /// not block.
     pub(crate) fn is_surely_absent(&self, geometry: Geometry, block: u64) -> bool {

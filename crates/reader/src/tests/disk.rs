@@ -265,6 +265,46 @@ async fn a_disk_that_fills_up_fails_no_read() {
 }
 
 #[tokio::test]
+async fn what_is_on_a_disk_of_this_machine_is_read_by_whoever_asks_where_that_is_allowed() {
+    if !need("what_is_on_a_disk_of_this_machine", &[Need::Root]) {
+        return;
+    }
+    let tmpfs = Tmpfs::new(8 << 20);
+    let source = Source::good();
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let options = |reads_here| ReaderOptions {
+        block_size: BlockSize::new(16 << 10).unwrap(),
+        reads_here,
+        ..on_disk(&tmpfs.0.path().join("cache"))
+    };
+    let first = reader(&source, options(0));
+    first
+        .open(digest(SIZE), SIZE)
+        .read_at(0..SIZE / 2)
+        .await
+        .unwrap();
+    first.settle().await;
+    drop(first);
+    for reads_here in [0, 1] {
+        let reader = reader(&source, options(reads_here));
+        let blob = reader.open(digest(SIZE), SIZE);
+        let place = 20_000..21_000;
+        assert_eq!(
+            blob.try_read(place.clone()),
+            None,
+            "its file is not open yet"
+        );
+        // To tell where it is, the file is opened, and nothing of it read.
+        assert!(blob.where_served().cached_percent > 0);
+        let read = blob.try_read(place.clone());
+        assert_eq!(read, (reads_here > 0).then(|| pattern(place.clone())));
+        assert_eq!(blob.try_read(SIZE - 1000..SIZE), None, "that is not there");
+        reader.settle().await;
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_is_slow_is_not_waited_for() {
     let dir = TempDir::new().unwrap();
     let source = Arc::new(Source::good());
