@@ -272,8 +272,11 @@ impl BlobReader {
         }
     }
 
-    /// Whether most of the payload is on the disk, and there is room for the rest.
+    /// Whether most of the payload is on the disk, there is room for the rest, and it is wanted whole.
     fn wants_the_rest(&self) -> bool {
+        if self.shared.options.promote == Promote::Never {
+            return false;
+        }
         let has_room = || {
             let disk = self.shared.disk_for(&self.state);
             disk.is_some_and(|disk| disk.has_room_for(self.state.layout.size()))

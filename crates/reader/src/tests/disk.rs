@@ -391,7 +391,11 @@ async fn errors_are_no_less_errors_with_a_disk() {
 async fn the_rest_of_what_is_mostly_here_comes_by_itself() {
     let dir = TempDir::new().unwrap();
     let source = good();
-    let reader = reader(&source, on_disk(dir.path()));
+    let complete = ReaderOptions {
+        promote: Promote::Complete,
+        ..on_disk(dir.path())
+    };
+    let reader = reader(&source, complete);
     let blob = reader.open(digest(SIZE), SIZE);
     // Backwards, so that nobody takes it for reading on.
     for index in (17..=64u64).rev() {
@@ -422,6 +426,24 @@ async fn the_rest_of_what_is_mostly_here_comes_by_itself() {
         pattern(0..10 * BLOCK)
     );
     assert_eq!(source.ranges(), asked, "it was here");
+}
+
+#[tokio::test]
+async fn where_no_payload_is_wanted_whole_the_rest_does_not_come() {
+    let dir = TempDir::new().unwrap();
+    let source = good();
+    let reader = reader(&source, on_disk(dir.path()));
+    let blob = reader.open(digest(SIZE), SIZE);
+    for index in (1..=64u64).rev() {
+        let first = index * BLOCK;
+        blob.read_at(first..first + 1).await.unwrap();
+        reader.settle().await;
+    }
+    assert_eq!(
+        source.ranges().len(),
+        64,
+        "block by block, as they were read"
+    );
 }
 
 /// Reads a block with a new reader, and tells whether that one hashed all of the payload.
