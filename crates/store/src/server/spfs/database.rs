@@ -45,6 +45,15 @@ impl Database {
         self.repository.remove_object(&digest).await?;
         Ok(wire::Ok {})
     }
+
+    async fn remove_old(&self, request: &wire::RemoveObjectIfOlderThanRequest) -> Result<bool> {
+        let digest = wanted(request.digest.as_ref())?;
+        let time = convert::to_time(request.older_than.as_ref()).map_err(nonsense)?;
+        let repository = &self.repository;
+        repository
+            .remove_object_if_older_than(&digest, time.into())
+            .await
+    }
 }
 
 fn wanted(digest: Option<&wire::Digest>) -> Result<Digest> {
@@ -210,20 +219,11 @@ impl wire::database_service_server::DatabaseService for Database {
         answer(self.remove(request.into_inner().digest.as_ref()).await)
     }
 
-    /// No kind of repository tells how old an object is, so none is removed for its age.
     async fn remove_object_if_older_than(
         &self,
         request: Request<wire::RemoveObjectIfOlderThanRequest>,
     ) -> Answer<wire::RemoveObjectIfOlderThanResponse> {
-        let request = request.into_inner();
-        let checked = wanted(request.digest.as_ref()).and_then(|_| {
-            convert::to_time(request.older_than.as_ref()).map_err(nonsense)?;
-            Err(StoreError::Unsupported {
-                operation: "remove objects by their age",
-                location: "this server".to_owned(),
-            })
-        });
-        answer(checked)
+        answer(self.remove_old(&request.into_inner()).await)
     }
 }
 
