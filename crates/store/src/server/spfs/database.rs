@@ -8,7 +8,7 @@ use farseek_object::{Digest, DigestPrefix, Object};
 use futures::stream::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status};
 
-use super::answer::{Answer, Items, Shared, answer, items, nonsense, status};
+use super::answer::{Answer, DIGESTS, Items, OBJECTS, Shared, answer, items, nonsense, status};
 use crate::blocking;
 use crate::error::{Result, StoreError};
 use crate::grpc::convert;
@@ -160,7 +160,7 @@ impl wire::database_service_server::DatabaseService for Database {
     ) -> Answer<Self::FindDigestsStream> {
         let (bytes, prefix) = criteria(request.into_inner().search_criteria)?;
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(DIGESTS, |to| async move {
             let digests = repository.list_objects(prefix.as_ref());
             let digests = digests
                 .try_filter(|digest| std::future::ready(digest.as_bytes().starts_with(&bytes)));
@@ -178,7 +178,7 @@ impl wire::database_service_server::DatabaseService for Database {
         _: Request<wire::IterObjectsRequest>,
     ) -> Answer<Self::IterObjectsStream> {
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(OBJECTS, |to| async move {
             let reader = &repository;
             let objects = repository
                 .list_objects(None)
@@ -197,7 +197,7 @@ impl wire::database_service_server::DatabaseService for Database {
     ) -> Answer<Self::WalkObjectsStream> {
         let root = wanted(request.into_inner().root.as_ref());
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(OBJECTS, |to| async move {
             match root {
                 Ok(root) => walk(repository, root, to).await,
                 Err(error) => drop(to.send(Err(error)).await),
