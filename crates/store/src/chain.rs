@@ -25,7 +25,7 @@ use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagStream};
@@ -225,6 +225,17 @@ impl Repository for Chain {
         self.primary().remove_object(digest).await
     }
 
+    /// In the primary, from which alone anything is removed.
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.primary().object_written(digest).await
+    }
+
+    async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        self.primary()
+            .remove_object_if_older_than(digest, time)
+            .await
+    }
+
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
         let prefix = prefix.cloned();
         let whole = prefix.is_none();
@@ -264,6 +275,21 @@ impl Repository for Chain {
 
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         self.primary().remove_payload(digest).await
+    }
+
+    /// In the primary, from which alone anything is removed.
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.primary().payload_written(digest).await
+    }
+
+    async fn remove_payload_if_older_than(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+    ) -> Result<bool> {
+        self.primary()
+            .remove_payload_if_older_than(digest, time)
+            .await
     }
 
     fn list_payloads(&self) -> BoxStream<'_, Result<Digest>> {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
@@ -168,6 +168,19 @@ impl Repository for FsRepository {
         with(&self.objects, move |store| store.remove(&digest)).await
     }
 
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        let digest = *digest;
+        with(&self.objects, move |store| store.written(&digest)).await
+    }
+
+    async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        let digest = *digest;
+        with(&self.objects, move |store| {
+            store.remove_if_older_than(&digest, time)
+        })
+        .await
+    }
+
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
         list(&self.objects, prefix.cloned())
     }
@@ -205,6 +218,23 @@ impl Repository for FsRepository {
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         let digest = *digest;
         with(&self.payloads, move |store| store.remove(&digest)).await
+    }
+
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        let digest = *digest;
+        with(&self.payloads, move |store| store.written(&digest)).await
+    }
+
+    async fn remove_payload_if_older_than(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+    ) -> Result<bool> {
+        let digest = *digest;
+        with(&self.payloads, move |store| {
+            store.remove_if_older_than(&digest, time)
+        })
+        .await
     }
 
     fn list_payloads(&self) -> BoxStream<'_, Result<Digest>> {

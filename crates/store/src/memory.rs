@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -37,8 +38,23 @@ struct State {
 /// What is stored, and what waits for [`Repository::publish`].
 #[derive(Debug, Default)]
 struct Shelf {
-    visible: BTreeMap<Digest, Bytes>,
+    visible: BTreeMap<Digest, Kept>,
     deferred: BTreeMap<Digest, Bytes>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Bytes,
+    written: SystemTime,
+}
+
+impl Kept {
+    fn now(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            written: SystemTime::now(),
+        }
+    }
 }
 
 impl Shelf {
@@ -46,14 +62,30 @@ impl Shelf {
         if options.deferred && !self.visible.contains_key(&digest) {
             self.deferred.insert(digest, bytes);
         } else {
-            self.visible.entry(digest).or_insert(bytes);
+            self.place(digest, bytes);
         }
+    }
+
+    /// What is there is left, and its age refreshed.
+    fn place(&mut self, digest: Digest, bytes: Bytes) {
+        let new = Kept::now(bytes);
+        let written = new.written;
+        self.visible.entry(digest).or_insert(new).written = written;
+    }
+
+    fn written(&self, digest: &Digest) -> Option<SystemTime> {
+        self.visible.get(digest).map(|kept| kept.written)
+    }
+
+    fn remove_if_older_than(&mut self, digest: &Digest, time: SystemTime) -> bool {
+        let is_older = self.written(digest).is_some_and(|written| written < time);
+        is_older && self.visible.remove(digest).is_some()
     }
 
     fn get(&self, what: &'static str, digest: &Digest) -> Result<Bytes> {
         self.visible
             .get(digest)
-            .cloned()
+            .map(|kept| kept.bytes.clone())
             .ok_or_else(|| StoreError::NotFound {
                 what,
                 digest: *digest,
@@ -62,8 +94,9 @@ impl Shelf {
     }
 
     fn publish(&mut self) {
-        let deferred = std::mem::take(&mut self.deferred);
-        self.visible.extend(deferred);
+        for (digest, bytes) in std::mem::take(&mut self.deferred) {
+            self.place(digest, bytes);
+        }
     }
 
     fn list(&self, wanted: impl Fn(&Digest) -> bool) -> BoxStream<'static, Result<Digest>> {
@@ -144,6 +177,14 @@ impl Repository for MemoryRepository {
         Ok(())
     }
 
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        Ok(self.state().objects.written(digest))
+    }
+
+    async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        Ok(self.state().objects.remove_if_older_than(digest, time))
+    }
+
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
         self.state()
             .objects
@@ -156,7 +197,7 @@ impl Repository for MemoryRepository {
             .payloads
             .visible
             .get(digest)
-            .map(|bytes| bytes.len() as u64))
+            .map(|kept| kept.bytes.len() as u64))
     }
 
     async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload> {
@@ -187,6 +228,18 @@ impl Repository for MemoryRepository {
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         self.state().payloads.visible.remove(digest);
         Ok(())
+    }
+
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        Ok(self.state().payloads.written(digest))
+    }
+
+    async fn remove_payload_if_older_than(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+    ) -> Result<bool> {
+        Ok(self.state().payloads.remove_if_older_than(digest, time))
     }
 
     fn list_payloads(&self) -> BoxStream<'_, Result<Digest>> {

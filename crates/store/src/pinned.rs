@@ -13,6 +13,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -101,6 +102,14 @@ impl Repository for Pinned {
         self.refused(REMOVE)
     }
 
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.repository.object_written(digest).await
+    }
+
+    async fn remove_object_if_older_than(&self, _: &Digest, _: SystemTime) -> Result<bool> {
+        self.refused(REMOVE)
+    }
+
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
         self.repository.list_objects(prefix)
     }
@@ -126,6 +135,14 @@ impl Repository for Pinned {
     }
 
     async fn remove_payload(&self, _: &Digest) -> Result<()> {
+        self.refused(REMOVE)
+    }
+
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.repository.payload_written(digest).await
+    }
+
+    async fn remove_payload_if_older_than(&self, _: &Digest, _: SystemTime) -> Result<bool> {
         self.refused(REMOVE)
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
@@ -54,6 +55,31 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Removes an object; one that is not there is no error.
     async fn remove_object(&self, digest: &Digest) -> Result<()>;
 
+    /// When the object was last written, or last found there by who was about to write it; `None`
+    /// where it is not there. By the clock of whoever keeps it, which ticks some milliseconds at
+    /// a time: leave room for that.
+    ///
+    /// # Errors
+    /// `Unsupported` where ages are not kept or not told.
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        let _ = digest;
+        Err(no_ages(self, "tell how old objects are"))
+    }
+
+    /// Removes an object that was [written](Self::object_written) before `time`, and returns
+    /// whether this call has removed it: one that is younger, or not there, is left and no error.
+    ///
+    /// Whoever puts the object again at the same time, and is told that it is stored, has it
+    /// stored: either the age that the put refreshes is seen here, or the put sees that the object
+    /// is gone and writes it.
+    ///
+    /// # Errors
+    /// `Unsupported` where ages are not kept or not told.
+    async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        let _ = (digest, time);
+        Err(no_ages(self, "remove objects by their age"))
+    }
+
     /// The digests of all objects whose digest starts with `prefix` (all of them where `None`),
     /// in no particular order, each once.
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>>;
@@ -95,6 +121,28 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Removes a payload; one that is not there is no error.
     async fn remove_payload(&self, digest: &Digest) -> Result<()>;
 
+    /// As [`object_written`](Self::object_written), for a payload.
+    ///
+    /// # Errors
+    /// `Unsupported` where ages are not kept or not told.
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        let _ = digest;
+        Err(no_ages(self, "tell how old payloads are"))
+    }
+
+    /// As [`remove_object_if_older_than`](Self::remove_object_if_older_than), for a payload.
+    ///
+    /// # Errors
+    /// `Unsupported` where ages are not kept or not told.
+    async fn remove_payload_if_older_than(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+    ) -> Result<bool> {
+        let _ = (digest, time);
+        Err(no_ages(self, "remove payloads by their age"))
+    }
+
     /// The digests of all payloads, in no particular order, each once.
     fn list_payloads(&self) -> BoxStream<'_, Result<Digest>>;
 
@@ -134,5 +182,12 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Makes every deferred write visible and durable.
     async fn publish(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+fn no_ages<R: Repository + ?Sized>(repository: &R, operation: &'static str) -> StoreError {
+    StoreError::Unsupported {
+        operation,
+        location: repository.location().to_owned(),
     }
 }

@@ -17,6 +17,7 @@ mod patient;
 mod range;
 mod route;
 mod stats;
+mod seats;
 mod listen;
 mod respond;
 mod spfs;
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 use self::listen::OpenConnection;
 use self::patient::Patient;
 use self::respond::Responder;
+use self::seats::{Seat, Seats};
 use self::stats::Counters;
 use crate::error::{Result, StoreError};
 use crate::repository::Repository;
@@ -161,15 +163,18 @@ struct Host {
 
 impl Host {
     async fn run(self, listener: TcpListener) {
-        let (limit, stopped) = (self.options.max_connections, self.stopped.clone());
+        let (seats, stopped) = (
+            Seats::for_all(self.options.max_connections),
+            self.stopped.clone(),
+        );
         let host = &self;
-        listen::accept(listener, limit, stopped, move |stream| {
-            host.clone().converse(stream)
+        listen::accept(listener, seats, stopped, move |stream, seat| {
+            host.clone().converse(stream, seat)
         })
         .await;
     }
 
-    async fn converse(self, stream: TcpStream) {
+    async fn converse(self, stream: TcpStream, _seat: Seat) {
         let _open = OpenConnection::new(Arc::clone(&self.responder.counters));
         let responder = self.responder;
         let service = service_fn(move |request| {

@@ -3,13 +3,15 @@
 //! `<AA>/<54 characters>` for a file, `work/<uuid>` for one being written (FORMAT.md sections 4.1
 //! and 4.3). A file that is there is left where it is as good, and its age refreshed; where that
 //! is refused it is replaced by an equal one, so that whoever has put a file may count on a young
-//! one. Deliberately absent: what the files hold.
+//! one. A file that waited to be placed is as young as its place. Deliberately absent: what the
+//! files hold.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use farseek_object::{Digest, DigestPrefix};
 
@@ -93,7 +95,10 @@ impl HashStore {
             return Ok(false);
         };
         let path = self.path(digest);
-        Ok(is_good(&path, size) && durable::refresh(&path))
+        // A cleaner may have taken it away between being found and being refreshed: what counts
+        // is that it is there afterwards. See `remove_if_older_than`.
+        let refreshed = is_good(&path, size) && durable::refresh(&path);
+        Ok(refreshed && self.size(digest)?.is_some())
     }
 
     /// Whether a deferred write of `digest` waits.
@@ -146,6 +151,8 @@ impl HashStore {
     /// Renames a file into its shard. Returns the directories to sync.
     fn place(&self, digest: &Digest, temp: &mut Temp) -> Result<Vec<PathBuf>> {
         let path = self.path(digest);
+        // It was written when it was begun, deferred or cached, which may be long ago.
+        durable::refresh(temp.path());
         let shard = path.parent().expect("a file is in a shard");
         let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
         temp.place(&path)?;
@@ -187,6 +194,36 @@ impl HashStore {
         }
     }
 
+    /// When the file of `digest` was last written or refreshed, where it is there.
+    pub(super) fn written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        modified(&self.path(digest))
+    }
+
+    /// Removes the file of `digest` if it was last written or refreshed before `time`. Returns
+    /// whether it has.
+    ///
+    /// Nobody holds a lock, and no refresh is lost: the file is first put aside under another
+    /// name, and only then judged. A writer refreshes it and then looks whether it is still there:
+    /// if so, it is refreshed before it is put aside, hence judged young and put back; otherwise
+    /// the writer writes it. What is left: a reader who comes in between misses a file that was refreshed since it was first looked
+    /// at, for the time of two system calls; and a crash right there leaves it in `work/`, until
+    /// it is put again. Writers that refresh nothing, as SPFS's, are not protected by this but by
+    /// the age at which a file is removed.
+    pub(super) fn remove_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        let is_older = |written: Option<SystemTime>| written.is_some_and(|at| at < time);
+        let path = self.path(digest);
+        if !is_older(modified(&path)?) {
+            return Ok(false);
+        }
+        let Some(mut aside) = Temp::put_aside(&self.root.join("work"), &path)? else {
+            return Ok(false);
+        };
+        match modified(aside.path()).map(is_older) {
+            Ok(true) => aside.remove().map(|()| true),
+            judged => aside.place(&path).and(judged),
+        }
+    }
+
     /// The directories that can hold digests that start with `prefix`.
     pub(super) fn shards(&self, prefix: Option<&DigestPrefix>) -> Result<BTreeSet<String>> {
         match prefix.and_then(|prefix| prefix.as_str().get(..SHARD_LEN)) {
@@ -211,4 +248,15 @@ impl HashStore {
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When the regular file `path` was last written, where it is there.
+fn modified(path: &Path) -> Result<Option<SystemTime>> {
+    let look = || StoreError::io("look at", path);
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        metadata => metadata.map_err(look())?,
+    };
+    regular_size(path, &metadata)?;
+    metadata.modified().map(Some).map_err(look())
 }

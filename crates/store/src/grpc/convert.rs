@@ -11,6 +11,8 @@ mod structured;
 #[cfg(test)]
 mod tests;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use farseek_object::{
     Digest, DigestStrategy, Header, Object, ObjectError, Tag, TagName, TagNamespace,
@@ -130,6 +132,14 @@ pub(crate) fn from_time(time: &DateTime<Utc>) -> wire::DateTime {
     wire::DateTime {
         iso_timestamp: time.to_string(),
     }
+}
+
+/// The message of a moment at which something was written: to the microsecond, as stock peers
+/// have it, and never later. `None` where the protocol has no such time.
+pub(crate) fn from_system_time(time: SystemTime) -> Option<wire::DateTime> {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let micros = i64::try_from(since.as_micros()).ok()?;
+    DateTime::from_timestamp_micros(micros).map(|time| from_time(&time))
 }
 
 /// The tag of a message.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -263,6 +264,30 @@ impl Repository for GrpcRepository {
                 async move { caller.database().remove_object(asked).await }
             });
         gone(answer.await)
+    }
+
+    /// By the server's clock, where no payload and no age of anything is told: the protocol has
+    /// no more than this one call. Where an answer is lost and the call made again, `false` may
+    /// mean that the first has removed it.
+    async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
+        let older_than = convert::from_system_time(time).ok_or_else(|| StoreError::Invalid {
+            what: "time",
+            text: format!("{time:?}"),
+            reason: "the protocol has no such one".to_owned(),
+        })?;
+        let asked = wire::RemoveObjectIfOlderThanRequest {
+            older_than: Some(older_than),
+            digest: Some(from_digest(digest)),
+        };
+        let operation = "remove objects by their age";
+        let answer = self.calls.ask(operation, Asked::Object(digest), |caller| {
+            let asked = asked.clone();
+            async move { caller.database().remove_object_if_older_than(asked).await }
+        });
+        match answer.await {
+            Err(error) if error.is_not_found() => Ok(false),
+            removed => removed,
+        }
     }
 
     fn list_objects(&self, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {

@@ -12,10 +12,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ServeOptions;
+use super::seats::{Seat, Seats};
 use super::stats::Counters;
 
 /// The pause after a connection could not be accepted, for want of file descriptors mostly.
@@ -24,36 +25,36 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Headers of a request: ours and any browser's have fewer.
 const HEADERS_MAX: usize = 64;
 
-/// Accepts connections, `limit` at once, until `stopped` says so; then waits for those that are
-/// open.
+/// Accepts connections, as far as there are `seats`, until `stopped` says so; then waits for those
+/// that are open.
 pub(super) async fn accept<C>(
     listener: TcpListener,
-    limit: usize,
+    seats: Arc<Seats>,
     mut stopped: watch::Receiver<bool>,
-    converse: impl Fn(TcpStream) -> C,
+    converse: impl Fn(TcpStream, Seat) -> C,
 ) where
     C: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
-    let free = Arc::new(Semaphore::new(limit.max(1)));
     loop {
         let accept = async {
-            let permit = Arc::clone(&free).acquire_owned().await;
-            (permit.expect("it is never closed"), listener.accept().await)
+            seats.room().await;
+            listener.accept().await
         };
         tokio::select! {
             () = told(&mut stopped) => break,
             Some(_) = connections.join_next() => {}
-            (permit, accepted) = accept => match accepted {
-                Ok((stream, _)) => {
+            accepted = accept => match accepted {
+                Ok((stream, from)) => {
+                    let peer = from.ip().to_canonical();
+                    let Some(seat) = seats.take(peer) else {
+                        tracing::debug!(%peer, "one address has enough connections");
+                        continue;
+                    };
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "cannot set TCP_NODELAY");
                     }
-                    let conversation = converse(stream);
-                    connections.spawn(async move {
-                        conversation.await;
-                        drop(permit);
-                    });
+                    connections.spawn(converse(stream, seat));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");

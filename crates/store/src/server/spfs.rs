@@ -12,6 +12,8 @@ mod access;
 mod answer;
 mod bzip;
 mod database;
+mod held;
+mod gate;
 mod line;
 mod namespaces;
 mod payloads;
@@ -24,6 +26,7 @@ mod upload;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -31,6 +34,8 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use self::database::Database;
+use self::gate::Gate;
+use self::held::Held;
 use self::line::Line;
 use self::namespaces::Namespaces;
 use self::payloads::Payloads;
@@ -38,6 +43,7 @@ use self::place::Places;
 use self::tags::Tags;
 use self::transfer::Transfer;
 use super::respond::Responder;
+use super::seats::Seats;
 use super::stats::{Counters, ServerStats};
 use super::{ServeOptions, listen};
 use crate::error::{Result, StoreError};
@@ -53,8 +59,15 @@ pub use self::tls::ServerTls;
 pub struct SpfsServerOptions {
     /// Limits of connections; each of the two listeners has its own.
     pub limits: ServeOptions,
-    /// Calls that are answered at once; more wait.
+    /// Connections of one address at once, at each of the two listeners; more are refused.
+    pub max_connections_of_one: usize,
+    /// How long a connection for calls may stay without any. Clients make a new one by themselves.
+    pub idle: Duration,
+    /// Calls that are answered at once, until their answers are taken; more wait.
     pub max_calls: usize,
+    /// Bytes of answers to calls that wait to be taken, of all clients. No large answer is begun
+    /// beyond it; those of one address are a quarter of it at most.
+    pub max_held_bytes: u64,
     /// Bytes of a message that is received: the largest manifest that can be pushed.
     pub max_message_bytes: usize,
     /// Bytes of a payload that is received, unpacked.
@@ -76,7 +89,10 @@ impl Default for SpfsServerOptions {
     fn default() -> Self {
         Self {
             limits: ServeOptions::default(),
+            max_connections_of_one: 256,
+            idle: Duration::from_secs(300),
             max_calls: 256,
+            max_held_bytes: 64 << 20,
             max_message_bytes: 128 << 20,
             max_payload_bytes: 1 << 40,
             payload_root: None,
@@ -125,23 +141,28 @@ impl SpfsServer {
         let (stop, stopped) = watch::channel(false);
         let line = Line {
             options: options.limits.clone(),
+            idle: options.idle,
             counters: Arc::clone(&counters),
             stopped: stopped.clone(),
         };
-        let gate = Arc::new(gate(&repository, http, &options));
+        let gate = Arc::new(gate(&repository, http, &counters, &options));
         let transfer = Arc::new(transfer(repository, &counters, &options));
-        let limit = options.limits.max_connections;
+        let (most, of_one) = (
+            options.limits.max_connections,
+            options.max_connections_of_one,
+        );
         let tls = options.tls.as_ref().map(ServerTls::acceptors);
         let (tls_calls, tls_transfers) = tls.unzip();
         let grpc_line = line.clone();
-        let calling = listen::accept(calls, limit, stopped.clone(), move |stream| {
-            grpc_line
-                .clone()
-                .calls(stream, tls_calls.clone(), Arc::clone(&gate))
+        let seats = Seats::new(most, of_one);
+        let calling = listen::accept(calls, seats, stopped.clone(), move |stream, seat| {
+            let (tls, gate) = (tls_calls.clone(), Arc::clone(&gate));
+            grpc_line.clone().calls(stream, seat, tls, gate)
         });
-        let transferring = listen::accept(transfers, limit, stopped, move |stream| {
-            line.clone()
-                .transfers(stream, tls_transfers.clone(), Arc::clone(&transfer))
+        let seats = Seats::new(most, of_one);
+        let transferring = listen::accept(transfers, seats, stopped, move |stream, seat| {
+            let (tls, transfer) = (tls_transfers.clone(), Arc::clone(&transfer));
+            line.clone().transfers(stream, seat, tls, transfer)
         });
         let tasks = vec![tokio::spawn(calling), tokio::spawn(transferring)];
         Ok(Self {
@@ -220,8 +241,9 @@ async fn listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
 fn gate(
     repository: &Arc<dyn Repository>,
     http: SocketAddr,
+    counters: &Arc<Counters>,
     options: &SpfsServerOptions,
-) -> line::Gate {
+) -> Gate {
     let places = Places::new(http, options.tls.is_some(), options.payload_root.clone());
     let namespaces = Namespaces::new(Arc::clone(repository), options.namespaces.clone());
     let most = options.max_message_bytes;
@@ -235,10 +257,11 @@ fn gate(
         .add_service(database.max_decoding_message_size(most))
         .add_service(payloads.max_decoding_message_size(most))
         .add_service(tags.max_decoding_message_size(most));
-    line::Gate::new(
+    Gate::new(
         routes.prepare(),
         options.access.clone(),
         options.max_calls,
+        Held::new(options.max_held_bytes, Arc::clone(counters)),
         options.limits.write_stall,
     )
 }

@@ -13,6 +13,8 @@ pub struct ServerStats {
     pub failures: u64,
     /// Connections open now.
     pub connections: u64,
+    /// Bytes of answers to calls that are made and not yet written, now.
+    pub held_bytes: u64,
 }
 
 impl ServerStats {
@@ -23,10 +25,12 @@ impl ServerStats {
             body_bytes_sent,
             failures,
             connections,
+            held_bytes,
         } = self;
         format!(
             "{{\"requests\":{requests},\"body_bytes_sent\":{body_bytes_sent},\
-             \"failures\":{failures},\"connections\":{connections}}}\n"
+             \"failures\":{failures},\"connections\":{connections},\
+             \"held_bytes\":{held_bytes}}}\n"
         )
     }
 }
@@ -38,6 +42,7 @@ pub(super) struct Counters {
     body_bytes_sent: AtomicU64,
     failures: AtomicU64,
     connections: AtomicU64,
+    held_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -62,12 +67,25 @@ impl Counters {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub(super) fn hold(&self, bytes: u64) {
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn snapshot(&self) -> ServerStats {
         ServerStats {
             requests: self.requests.load(Ordering::Relaxed),
             body_bytes_sent: self.body_bytes_sent.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
+            held_bytes: self.held(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A repository that can be written runs everything, each group of checks on a fresh one. One
 //! that is read-only is compared, question by question, with the repository it shows.
 
+mod ages;
 mod graph;
 mod mirror;
 mod objects;
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseek_object::Digest;
 use farseek_store::{
     Access, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
     HttpRepository, MemoryRepository, Pinned, Repository, Right, ServeOptions, Server, SpfsServer,
@@ -160,6 +162,37 @@ async fn graph_in_fs() {
 #[tokio::test]
 async fn graph_in_a_chain() {
     graph::check(chain).await;
+}
+
+#[tokio::test]
+async fn ages_in_memory() {
+    ages::check(memory).await;
+}
+
+#[tokio::test]
+async fn ages_in_fs() {
+    ages::check(fs).await;
+}
+
+#[tokio::test]
+async fn ages_in_a_chain() {
+    ages::check(chain).await;
+}
+
+#[tokio::test]
+async fn ages_in_tar() {
+    ages::check_refusing(&*tar().repository).await;
+}
+
+#[tokio::test]
+async fn ages_on_our_server() {
+    ages::check_remote(ours).await;
+}
+
+/// The stock-like server does not know the call.
+#[tokio::test]
+async fn ages_on_a_stock_server() {
+    ages::check_refusing(&*stock().repository).await;
 }
 
 fn grpc(server: &StockServer) -> Arc<dyn Repository> {
@@ -398,4 +431,7 @@ async fn a_view_of_now_shows_the_same() {
     let view = Pinned::new(Arc::clone(&original), chrono::Utc::now());
     mirror::compare(&*original, &view).await;
     mirror::compare_listings(&*original, &view).await;
+    ages::nothing_goes_by_age(&view).await;
+    let written = view.object_written(&Digest::EMPTY).await;
+    assert_eq!(written.expect("an answer"), None);
 }

@@ -7,7 +7,7 @@ use farseek_store::{PutOptions, Repository, RepositoryExt, StoreError};
 use futures::TryStreamExt;
 
 use super::sample::{payload, random_bytes};
-use super::{graph, objects, payloads};
+use super::{ages, graph, objects, payloads};
 
 /// Puts something of everything into an empty repository.
 pub(crate) async fn fill(repository: &dyn Repository) {
@@ -160,6 +160,7 @@ pub(crate) async fn refuses_to_write(copy: &dyn Repository) {
         copy.remove_object(&blob.digest()).await.err(),
     );
     let body = payloads::body(b"x", 1);
+    ages::check_refusing(copy).await;
     refused("put a payload", copy.put_payload(body, put).await.err());
     refused(
         "remove a payload",

@@ -4,6 +4,8 @@
 
 #[path = "../sample/keys.rs"]
 mod keys;
+mod hostile;
+mod line;
 mod nonsense;
 mod ours;
 mod recordings;

@@ -10,13 +10,11 @@ use farseek_store::{Access, ServeOptions, SpfsServerOptions};
 use farseek_testkit::stock_client::{Called, StockClient, digest_field, field, fields};
 use futures::stream::{self, StreamExt};
 use http_body_util::StreamBody;
-use hyper::Request;
 use hyper::body::Frame;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::line::{connect, framed, request};
 use super::{on_disk, open_to_all, serve};
 
 const INVALID_ARGUMENT: &str = "3";
@@ -154,6 +152,12 @@ async fn a_message_of_60_mib_is_answered_and_a_larger_one_than_allowed_refused()
         .call("/spfs.DatabaseService/WriteObject", &large)
         .await;
     assert_eq!(called.status, OUT_OF_RANGE, "{}", called.reason);
+    // Who may only read cannot make it keep what no such call needs.
+    let larger = vec![0xaa; 300 << 10];
+    let called = client
+        .call("/spfs.DatabaseService/HasObject", &larger)
+        .await;
+    assert_eq!(called.status, OUT_OF_RANGE, "{}", called.reason);
     let alive = client.call("/spfs.Repository/Ping", b"").await;
     assert_eq!(alive.message(), b"");
 }
@@ -171,21 +175,14 @@ async fn who_begins_a_call_and_does_not_go_on_holds_nobody_up() {
         ..open_to_all()
     };
     let server = serve(repository, options).await;
-    let stream = TcpStream::connect(server.grpc_addr()).await.unwrap();
-    let greeting = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-    let (mut sender, connection) = greeting.await.unwrap();
-    tokio::spawn(connection);
-    let url = format!(
-        "http2://{}/spfs.DatabaseService/HasObject",
-        server.grpc_addr()
-    );
-    let request = Request::post(url).header("content-type", "application/grpc");
+    let (mut sender, _connection) = connect(server.grpc_addr(), None).await;
     // Five bytes of twenty, and then nothing.
     let begun = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[
         0, 0, 0, 0, 20,
     ])))]);
     let body = StreamBody::new(begun.chain(stream::pending()));
-    let asking = sender.send_request(request.body(body).unwrap());
+    let asked = request(server.grpc_addr(), "DatabaseService/HasObject", body);
+    let asking = sender.send_request(asked);
     let answer = tokio::time::timeout(Duration::from_secs(30), asking).await;
     let answer = answer.expect("it is given up").unwrap();
     assert_eq!(answer.headers()["grpc-status"], DEADLINE_EXCEEDED);
@@ -235,14 +232,9 @@ async fn a_stranger_is_hung_up_on_though_it_asks() {
         ..open_to_all()
     };
     let server = serve(repository, options).await;
-    let stream = TcpStream::connect(server.grpc_addr()).await.unwrap();
-    let greeting = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-    let (mut sender, connection) = greeting.await.unwrap();
-    let connection = tokio::spawn(connection);
-    let url = format!("http2://{}/spfs.Repository/Ping", server.grpc_addr());
-    let request = Request::post(url).header("content-type", "application/grpc");
-    let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, Infallible>>());
-    let answer = sender.send_request(request.body(nothing).unwrap()).await;
+    let (mut sender, connection) = connect(server.grpc_addr(), None).await;
+    let ping = request(server.grpc_addr(), "Repository/Ping", framed(b""));
+    let answer = sender.send_request(ping).await;
     assert_eq!(answer.unwrap().headers()["grpc-status"], "16");
     let ended = tokio::time::timeout(Duration::from_secs(30), connection).await;
     assert!(ended.is_ok(), "the connection is not kept");

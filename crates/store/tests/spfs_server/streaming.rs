@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagStream};
+use farseek_object::{Digest, DigestPrefix, Header, Object, Platform, Tag, TagName, TagStream};
 use farseek_store::{Body, Payload, PutOptions, Repository, Result, TagEntry};
 use farseek_testkit::stock_client::{download, receive};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use hyper::Request;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::line::{connect, framed, request};
 use super::{open_to_all, serve};
 
 const PIECE: u64 = 64 << 10;
@@ -28,10 +26,17 @@ const HELD_MOST: u64 = 64 << 20;
 
 /// A repository of payloads and digests without end, which counts what is taken from it.
 #[derive(Default)]
-struct Endless {
+pub(crate) struct Endless {
     bytes: Arc<AtomicU64>,
     digests: Arc<AtomicU64>,
+    pub(crate) objects: Arc<AtomicU64>,
 }
+
+/// Layers of each platform that it has: 2 MB.
+const LAYERS: usize = 65_000;
+
+/// Bytes of each, more or less.
+pub(crate) const OBJECT: u64 = LAYERS as u64 * 32;
 
 impl fmt::Debug for Endless {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,8 +64,12 @@ impl Repository for Endless {
         Ok(true)
     }
 
-    async fn get_object(&self, _: &Digest) -> Result<Object> {
-        unreachable!("nobody asks for it")
+    async fn get_object(&self, digest: &Digest) -> Result<Object> {
+        self.objects.fetch_add(1, Ordering::SeqCst);
+        Ok(Object::Platform(Platform {
+            header: Header::default(),
+            layers: vec![*digest; LAYERS],
+        }))
     }
 
     async fn put_object(&self, _: &Object, _: PutOptions) -> Result<Digest> {
@@ -190,27 +199,18 @@ async fn a_payload_without_end_is_held_back_by_who_takes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn digests_without_end_are_held_back_by_who_takes_nothing() {
-    let ask = [0, 0, 0, 0, 4, 10, 2, 10, 0];
     let calls = [
-        ("DatabaseService/FindDigests", &ask[..]),
-        ("PayloadService/IterDigests", &[0, 0, 0, 0, 0][..]),
+        ("DatabaseService/FindDigests", &[10, 2, 10, 0][..]),
+        ("PayloadService/IterDigests", &[]),
     ];
     for (call, message) in calls {
         let endless = Endless::default();
         let digests = Arc::clone(&endless.digests);
         let server = serve(Arc::new(endless), open_to_all()).await;
-        let stream = tokio::net::TcpStream::connect(server.grpc_addr())
-            .await
-            .unwrap();
-        let greeting = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (mut sender, connection) = greeting.await.unwrap();
-        let connection = tokio::spawn(connection);
-        let request = Request::post(format!("http2://{}/spfs.{call}", server.grpc_addr()))
-            .header("content-type", "application/grpc")
-            .body(http_body_util::Full::new(Bytes::copy_from_slice(message)))
-            .unwrap();
+        let (mut sender, connection) = connect(server.grpc_addr(), None).await;
         // The answer begins, and its body is not read.
-        let answer = sender.send_request(request).await.unwrap();
+        let asked = request(server.grpc_addr(), call, framed(message));
+        let answer = sender.send_request(asked).await.unwrap();
         assert_eq!(answer.status(), 200);
         let taken = settled(&digests).await;
         assert!((1..HELD_MOST / 32).contains(&taken), "{call}: {taken}");

@@ -15,8 +15,11 @@ use crate::grpc::convert;
 use crate::grpc::generated as wire;
 use crate::grpc::outcome::Outcome;
 
-/// Items of a stream that may wait for a slow client.
-const WAITING: usize = 64;
+/// Items of a stream that may wait for a slow client: digests.
+pub(super) const DIGESTS: usize = 64;
+
+/// The same, where they are objects, of any size.
+pub(super) const OBJECTS: usize = 1;
 
 /// What a call gives.
 pub(super) type Answer<T> = Result<Response<T>, Status>;
@@ -43,13 +46,14 @@ fn outcome<T: Outcome>(result: Result<T::Value>) -> T {
     T::from_outcome(result.map_err(|error| failure(&error)))
 }
 
-/// Many answers, made by `produce` as fast as the client takes them; it ends with the first error.
-pub(super) fn items<T, F>(produce: impl FnOnce(Sink<T>) -> F) -> Answer<Items<T>>
+/// Many answers, made by `produce` as fast as the client takes them, up to `waiting` ahead; it ends
+/// with the first error.
+pub(super) fn items<T, F>(waiting: usize, produce: impl FnOnce(Sink<T>) -> F) -> Answer<Items<T>>
 where
     T: Outcome + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let (to, from) = mpsc::channel(WAITING);
+    let (to, from) = mpsc::channel(waiting);
     tokio::spawn(produce(Sink(to)));
     let items = stream::unfold(from, |mut from| async move {
         from.recv().await.map(|item| (item, from))

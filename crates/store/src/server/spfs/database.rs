@@ -8,7 +8,7 @@ use farseek_object::{Digest, DigestPrefix, Object};
 use futures::stream::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status};
 
-use super::answer::{Answer, Items, Shared, answer, items, nonsense, status};
+use super::answer::{Answer, DIGESTS, Items, OBJECTS, Shared, answer, items, nonsense, status};
 use crate::blocking;
 use crate::error::{Result, StoreError};
 use crate::grpc::convert;
@@ -44,6 +44,15 @@ impl Database {
         let digest = wanted(digest)?;
         self.repository.remove_object(&digest).await?;
         Ok(wire::Ok {})
+    }
+
+    async fn remove_old(&self, request: &wire::RemoveObjectIfOlderThanRequest) -> Result<bool> {
+        let digest = wanted(request.digest.as_ref())?;
+        let time = convert::to_time(request.older_than.as_ref()).map_err(nonsense)?;
+        let repository = &self.repository;
+        repository
+            .remove_object_if_older_than(&digest, time.into())
+            .await
     }
 }
 
@@ -151,7 +160,7 @@ impl wire::database_service_server::DatabaseService for Database {
     ) -> Answer<Self::FindDigestsStream> {
         let (bytes, prefix) = criteria(request.into_inner().search_criteria)?;
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(DIGESTS, |to| async move {
             let digests = repository.list_objects(prefix.as_ref());
             let digests = digests
                 .try_filter(|digest| std::future::ready(digest.as_bytes().starts_with(&bytes)));
@@ -169,7 +178,7 @@ impl wire::database_service_server::DatabaseService for Database {
         _: Request<wire::IterObjectsRequest>,
     ) -> Answer<Self::IterObjectsStream> {
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(OBJECTS, |to| async move {
             let reader = &repository;
             let objects = repository
                 .list_objects(None)
@@ -188,7 +197,7 @@ impl wire::database_service_server::DatabaseService for Database {
     ) -> Answer<Self::WalkObjectsStream> {
         let root = wanted(request.into_inner().root.as_ref());
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(OBJECTS, |to| async move {
             match root {
                 Ok(root) => walk(repository, root, to).await,
                 Err(error) => drop(to.send(Err(error)).await),
@@ -210,20 +219,11 @@ impl wire::database_service_server::DatabaseService for Database {
         answer(self.remove(request.into_inner().digest.as_ref()).await)
     }
 
-    /// No kind of repository tells how old an object is, so none is removed for its age.
     async fn remove_object_if_older_than(
         &self,
         request: Request<wire::RemoveObjectIfOlderThanRequest>,
     ) -> Answer<wire::RemoveObjectIfOlderThanResponse> {
-        let request = request.into_inner();
-        let checked = wanted(request.digest.as_ref()).and_then(|_| {
-            convert::to_time(request.older_than.as_ref()).map_err(nonsense)?;
-            Err(StoreError::Unsupported {
-                operation: "remove objects by their age",
-                location: "this server".to_owned(),
-            })
-        });
-        answer(checked)
+        answer(self.remove_old(&request.into_inner()).await)
     }
 }
 

@@ -6,29 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::stream;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::service::Routes;
-use tonic::{Code, Status};
 
-use super::access::{Access, Refusal, Want};
-use super::place::Reached;
+use super::gate::Gate;
+use super::held::{Leave, Talk};
 use super::transfer::Transfer;
 use crate::server::ServeOptions;
 use crate::server::listen::{self, OpenConnection, told};
 use crate::server::patient::Patient;
+use crate::server::seats::Seat;
 use crate::server::stats::Counters;
 
 /// Calls of one connection at once.
@@ -36,6 +28,9 @@ const STREAMS_MAX: u32 = 128;
 
 /// How often a silent connection is asked whether it is there, and how long it may think.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Bytes of one answer that wait in a connection beyond what its client has asked for.
+const SEND_AHEAD: usize = 64 << 10;
 
 /// Bytes that a client may send ahead: for one call, and for all of a connection.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
@@ -47,26 +42,36 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) options: ServeOptions,
+    /// How long a connection for calls may stay without any.
+    pub(super) idle: Duration,
     pub(super) counters: Arc<Counters>,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
 impl Line {
     /// Takes calls from `stream` until it ends.
-    pub(super) async fn calls(self, stream: TcpStream, tls: Option<TlsAcceptor>, gate: Arc<Gate>) {
+    pub(super) async fn calls(
+        self,
+        stream: TcpStream,
+        seat: Seat,
+        tls: Option<TlsAcceptor>,
+        gate: Arc<Gate>,
+    ) {
         let _open = OpenConnection::new(Arc::clone(&self.counters));
         let Some(wire) = self.greet(stream, tls).await else {
             return;
         };
-        let asked = Arc::new(AtomicBool::new(false));
+        let asked = AtomicBool::new(false);
+        let talk = Talk::new(seat.peer(), gate.held());
         let service = service_fn(|request| {
             // A stranger is not let in by asking: such a connection ends as a silent one does.
             if gate.is_known(&request) {
+                seat.known();
                 asked.store(true, Ordering::Relaxed);
             }
             self.counters.request();
-            let gate = Arc::clone(&gate);
-            async move { Ok::<_, Infallible>(gate.answer(request).await) }
+            let (gate, talk) = (Arc::clone(&gate), Arc::clone(&talk));
+            async move { Ok::<_, Infallible>(gate.answer(request, talk).await) }
         });
         let mut conversation = pin!(
             http2::Builder::new(TokioExecutor::new())
@@ -74,6 +79,7 @@ impl Line {
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .max_concurrent_streams(STREAMS_MAX)
+                .max_send_buf_size(SEND_AHEAD)
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)
                 .max_header_list_size(
@@ -88,9 +94,22 @@ impl Line {
                 std::future::pending::<()>().await;
             }
         };
+        let (stall, is_short) = (self.options.write_stall, || gate.is_short());
         let ended = tokio::select! {
             ended = conversation.as_mut() => ended,
             () = silent => Ok(()),
+            () = seat.wanted() => Ok(()),
+            leave = talk.reason_to_leave(stall, self.idle, is_short) => {
+                tracing::debug!(?leave, peer = %seat.peer(), "a connection is given up");
+                match leave {
+                    Leave::Stalled => Ok(()),
+                    Leave::Idle => {
+                        conversation.as_mut().graceful_shutdown();
+                        let rest = tokio::time::timeout(self.options.grace, conversation);
+                        rest.await.unwrap_or(Ok(()))
+                    }
+                }
+            }
             () = told(&mut stopped) => {
                 conversation.as_mut().graceful_shutdown();
                 let rest = tokio::time::timeout(self.options.grace, conversation);
@@ -106,6 +125,7 @@ impl Line {
     pub(super) async fn transfers(
         self,
         stream: TcpStream,
+        seat: Seat,
         tls: Option<TlsAcceptor>,
         transfer: Arc<Transfer>,
     ) {
@@ -113,11 +133,17 @@ impl Line {
         let Some(wire) = self.greet(stream, tls).await else {
             return;
         };
-        let service = service_fn(move |request| {
+        let service = service_fn(|request| {
+            if transfer.is_known(&request) {
+                seat.known();
+            }
             let transfer = Arc::clone(&transfer);
             async move { Ok::<_, Infallible>(transfer.respond(request).await) }
         });
-        listen::http1(wire, service, &self.options, self.stopped).await;
+        tokio::select! {
+            () = listen::http1(wire, service, &self.options, self.stopped) => {}
+            () = seat.wanted() => {}
+        }
     }
 
     /// The connection, with TLS around it where there is to be; `None` where that fails.
@@ -135,74 +161,4 @@ impl Line {
             Err(_) => None,
         }
     }
-}
-
-/// What every call passes.
-pub(super) struct Gate {
-    routes: Routes,
-    access: Access,
-    calls: Semaphore,
-    /// How long a client may send nothing of a message that it has begun: it holds a call.
-    stall: Duration,
-}
-
-impl Gate {
-    pub(super) fn new(routes: Routes, access: Access, max_calls: usize, stall: Duration) -> Self {
-        Self {
-            routes,
-            access,
-            calls: Semaphore::new(max_calls.clamp(1, Semaphore::MAX_PERMITS)),
-            stall,
-        }
-    }
-
-    /// Whether who asks has any right.
-    fn is_known(&self, request: &Request<Incoming>) -> bool {
-        self.access.check(request.headers(), Want::Read).is_ok()
-    }
-
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let want = Want::of_call(request.uri().path());
-        if let Err(refusal) = self.access.check(request.headers(), want) {
-            tracing::debug!(path = request.uri().path(), %refusal, "a call was refused");
-            return status_of(refusal).into_http();
-        }
-        if let Some(authority) = request.uri().authority().cloned() {
-            request.extensions_mut().insert(Reached(authority));
-        }
-        let _permit = self.calls.acquire().await.expect("it is never closed");
-        let request = request.map(|body| going_on(body, self.stall));
-        match self.routes.clone().call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    }
-}
-
-/// A request's body, which has to go on.
-fn going_on(
-    body: Incoming,
-    stall: Duration,
-) -> impl hyper::body::Body<Data = Bytes, Error = Status> {
-    let frames = stream::unfold(Some(body), move |body| async move {
-        let mut body = body?;
-        match tokio::time::timeout(stall, body.frame()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(Status::cancelled(error.to_string())), None)),
-            Err(_) => {
-                let words = format!("nothing came of the message for {} s", stall.as_secs());
-                Some((Err(Status::deadline_exceeded(words)), None))
-            }
-        }
-    });
-    BodyExt::boxed_unsync(StreamBody::new(frames))
-}
-
-fn status_of(refusal: Refusal) -> Status {
-    let code = match refusal {
-        Refusal::Stranger => Code::Unauthenticated,
-        Refusal::ReadOnly | Refusal::Removal => Code::PermissionDenied,
-    };
-    Status::new(code, refusal.to_string())
 }

@@ -7,7 +7,7 @@ use farseek_object::Digest;
 use futures::stream::{StreamExt, TryStreamExt};
 use tonic::{Request, Response};
 
-use super::answer::{Answer, Items, Shared, answer, items, nonsense, status};
+use super::answer::{Answer, DIGESTS, Items, Shared, answer, items, nonsense, status};
 use super::place::Places;
 use crate::error::{Result, StoreError};
 use crate::grpc::convert;
@@ -59,7 +59,7 @@ impl wire::payload_service_server::PayloadService for Payloads {
         _: Request<wire::IterDigestsRequest>,
     ) -> Answer<Self::IterDigestsStream> {
         let repository = Arc::clone(&self.repository);
-        items(|to| async move {
+        items(DIGESTS, |to| async move {
             let digests = repository.list_payloads();
             to.send_all(
                 digests

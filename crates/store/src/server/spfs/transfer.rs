@@ -36,6 +36,11 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
+    /// Whether who asks has any right.
+    pub(super) fn is_known(&self, request: &Request<Incoming>) -> bool {
+        self.access.check(request.headers(), Want::Read).is_ok()
+    }
+
     pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         self.responder.counters.request();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -1,0 +1,194 @@
+//! What every call passes: rights, the number of calls, and the bytes of their answers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+use super::access::{Access, Refusal, Want};
+use super::held::{Call, Handing, Held, Talk};
+use super::place::Reached;
+
+/// Bytes of a request, but for one that stores an object: the longest names a digest and a tag.
+const REQUEST_MAX: usize = 256 << 10;
+
+/// Calls that send whole objects one after the other, at once.
+const WALKS: usize = 4;
+
+/// How large an answer may be, which says how it is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// A few bytes.
+    Small,
+    /// One message of many megabytes: made in turn.
+    Large,
+    /// Many such messages.
+    Walk,
+    /// Small messages without end.
+    List,
+}
+
+impl Weight {
+    fn of_call(path: &str) -> Self {
+        match path.rsplit('/').next().unwrap_or_default() {
+            "ReadObject" | "LsTags" | "FindTags" | "IterTagSpecs" | "ReadTag" => Self::Large,
+            "IterObjects" | "WalkObjects" => Self::Walk,
+            "FindDigests" | "IterDigests" => Self::List,
+            _ => Self::Small,
+        }
+    }
+}
+
+/// What every call passes.
+pub(super) struct Gate {
+    routes: Routes,
+    access: Access,
+    calls: Arc<Semaphore>,
+    walks: Arc<Semaphore>,
+    held: Arc<Held>,
+    /// How long a client may send nothing of a message that it has begun: it holds a call.
+    stall: Duration,
+}
+
+/// The turn of a call that makes a large answer.
+type Turn = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+impl Gate {
+    pub(super) fn new(
+        routes: Routes,
+        access: Access,
+        max_calls: usize,
+        held: Held,
+        stall: Duration,
+    ) -> Self {
+        Self {
+            routes,
+            access,
+            calls: Arc::new(Semaphore::new(max_calls.clamp(1, Semaphore::MAX_PERMITS))),
+            walks: Arc::new(Semaphore::new(WALKS)),
+            held: Arc::new(held),
+            stall,
+        }
+    }
+
+    /// The bytes of all answers.
+    pub(super) fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
+    }
+
+    /// Whether calls wait for others to end.
+    pub(super) fn is_short(&self) -> bool {
+        self.calls.available_permits() == 0
+    }
+
+    /// Whether who asks has any right.
+    pub(super) fn is_known(&self, request: &Request<Incoming>) -> bool {
+        self.access.check(request.headers(), Want::Read).is_ok()
+    }
+
+    pub(super) async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        talk: Arc<Talk>,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        if let Err(refusal) = self.access.check(request.headers(), Want::of_call(path)) {
+            tracing::debug!(path, %refusal, "a call was refused");
+            return status_of(refusal).into_http();
+        }
+        let (weight, limit) = (Weight::of_call(path), request_limit(path));
+        if let Some(authority) = request.uri().authority().cloned() {
+            request.extensions_mut().insert(Reached(authority));
+        }
+        let call = talk.begin(weight == Weight::List);
+        call.keep(permit(&self.calls).await);
+        if weight == Weight::Walk {
+            call.keep(permit(&self.walks).await);
+        }
+        let turn = Turn::default();
+        let turned = (weight == Weight::Large).then(|| (talk, Arc::clone(&turn)));
+        let request = request.map(|body| going_on(body, self.stall, limit, turned));
+        let response = match self.routes.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        handed(response, call, weight).await
+    }
+}
+
+async fn permit(of: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(of).acquire_owned().await;
+    permit.expect("it is never closed")
+}
+
+/// The answer, counted. A large one is made before its turn is over.
+async fn handed(response: Response<Body>, call: Arc<Call>, weight: Weight) -> Response<Body> {
+    let (head, body) = response.into_parts();
+    let mut body = Handing::new(body, call);
+    if matches!(weight, Weight::Small | Weight::Large) {
+        body.prepare().await;
+    }
+    Response::from_parts(head, Body::new(body))
+}
+
+/// Bytes of a call's message, where they are fewer than any message may have.
+fn request_limit(path: &str) -> usize {
+    match path.ends_with("/WriteObject") {
+        true => usize::MAX,
+        false => REQUEST_MAX,
+    }
+}
+
+/// A request's body, which has to go on, and not for too long. At its end it waits for its turn,
+/// where there is one to wait for: who is still sending holds nobody up.
+fn going_on(
+    body: Incoming,
+    stall: Duration,
+    limit: usize,
+    turned: Option<(Arc<Talk>, Turn)>,
+) -> impl hyper::body::Body<Data = Bytes, Error = Status> {
+    let start = Some((body, 0, turned));
+    let frames = stream::unfold(start, move |state| async move {
+        let (mut body, mut taken, turned) = state?;
+        let status = match tokio::time::timeout(stall, body.frame()).await {
+            Ok(None) => {
+                if let Some((talk, turn)) = turned {
+                    let permit = talk.turn().await;
+                    *turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+                }
+                return None;
+            }
+            Ok(Some(Ok(frame))) => {
+                taken += frame.data_ref().map_or(0, Bytes::len);
+                if taken <= limit {
+                    return Some((Ok(frame), Some((body, taken, turned))));
+                }
+                Status::out_of_range(format!("such a message may have up to {limit} bytes"))
+            }
+            Ok(Some(Err(error))) => Status::cancelled(error.to_string()),
+            Err(_) => {
+                let words = format!("nothing came of the message for {} s", stall.as_secs());
+                Status::deadline_exceeded(words)
+            }
+        };
+        Some((Err(status), None))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+fn status_of(refusal: Refusal) -> Status {
+    let code = match refusal {
+        Refusal::Stranger => Code::Unauthenticated,
+        Refusal::ReadOnly | Refusal::Removal => Code::PermissionDenied,
+    };
+    Status::new(code, refusal.to_string())
+}
