@@ -189,9 +189,11 @@ fn the_next_unmount_and_the_next_mount_remove_what_a_killed_one_left() {
     assert_eq!(list(&sandbox), Vec::<Value>::new());
 }
 
-/// Prunes three records that differ from a living mount's in what `change` does to them, and
-/// returns which of them go.
-fn pruned_of(changes: &[(&str, fn(&mut Value))]) -> Vec<String> {
+/// What makes a record another one.
+type Change = fn(&mut Value);
+
+/// Prunes records that differ from a living mount's by `changes`, and returns which of them go.
+fn pruned_of(changes: &[(&str, Change)]) -> Vec<String> {
     let (sandbox, layer) = with_environment();
     let mount = sandbox.mount(&layer, "mnt", &[]);
     let whole = whole_record(&sandbox);
@@ -370,4 +372,42 @@ fn what_cannot_be_judged_goes_only_where_that_is_asked_for() {
     assert_eq!(pruned(&["--from-before-boot"]), "removed a-here\n");
     let all = pruned(&["--from-before-boot", "--ignore-host"]);
     assert_eq!(all, "removed b-there\n");
+}
+
+#[test]
+fn what_was_mounted_from_afar_can_be_pulled_and_is_no_damage() {
+    let test = "what_was_mounted_from_afar_can_be_pulled_and_is_no_damage";
+    if !need(test, &[Need::Fuse]) {
+        return;
+    }
+    let (far, layer) = Remote::handmade(|made| {
+        made.file("read", 0o644, b"the file that is read\n")
+            .unwrap();
+        made.file("unread", 0o644, b"the file that nobody reads\n")
+            .unwrap();
+    });
+    let (near, url) = (sandbox(), far.server.url());
+    let mount = near.mount(&layer, "mnt", &["--remote", &url]);
+    let text = fs::read_to_string(mount.path().join("read")).unwrap();
+    assert_eq!(text, "the file that is read\n");
+    let living = near.succeed(&["check", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&living).unwrap()["sound"],
+        true
+    );
+    mount.unmount();
+    assert_eq!(list(&near), Vec::<Value>::new());
+    let after: Value = serde_json::from_str(&near.succeed(&["check", "--json"])).unwrap();
+    assert_eq!(
+        (&after["sound"], &after["absent"]),
+        (&json!(true), &json!(1))
+    );
+    near.succeed(&["pull", &layer, "--from", &url]);
+    let unread = near.succeed(&["cat", &layer, "unread"]);
+    assert_eq!(unread, "the file that nobody reads\n");
+    let whole: Value = serde_json::from_str(&near.succeed(&["check", &layer, "--json"])).unwrap();
+    assert_eq!(
+        (&whole["sound"], &whole["payloads"]),
+        (&json!(true), &json!(2))
+    );
 }
