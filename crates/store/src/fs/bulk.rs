@@ -52,6 +52,7 @@ impl Bulk for FsRepository {
 
     async fn put_small(&self, small: Vec<SmallPayload>) -> Result<()> {
         with(&self.payloads, move |payloads| {
+            let _turn = payloads.turn();
             let put = |small| payload::put_whole(payloads, small);
             small.iter().try_for_each(put)
         })
@@ -60,6 +61,7 @@ impl Bulk for FsRepository {
 
     async fn put_objects(&self, all: Vec<Object>) -> Result<()> {
         with(&self.objects, move |objects| {
+            let _turn = objects.turn();
             all.iter().try_for_each(|object| {
                 let (digest, bytes) = rules::encode(object)?;
                 object::put(objects, &digest, &bytes, true)
