@@ -5,6 +5,7 @@ benchmark, which then takes them down in order.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -104,6 +105,30 @@ def static_server(work, repository, env):
 
 
 @contextlib.contextmanager
+def farseek_server(repository, env):
+    """`farseek server` of a repository on loopback; yields its address, the port of payloads and its process."""
+    command = [BINARY, "server", "127.0.0.1:0", "127.0.0.1:0", "--remote", repository, "--json"]
+    with child(command, env=env, stdout=subprocess.PIPE) as server:
+        line = server.stdout.readline()
+        if not line:
+            sys.exit("farseek server did not start")
+        started = json.loads(line)
+        yield started["grpc"], int(started["http"].rsplit(":", 1)[1]), server
+
+
+@contextlib.contextmanager
+def rsync_daemon(work, tree):
+    """rsync's own server over a tree, on loopback; yields the URL of the tree."""
+    port, config = free_port(), work / "rsyncd.conf"
+    as_root = "uid = root\ngid = root\n" if os.geteuid() == 0 else ""
+    config.write_text(f"use chroot = no\n{as_root}[tree]\npath = {tree}\n")
+    address = ["--address", "127.0.0.1", "--port", port]
+    with child(["rsync", "--daemon", "--no-detach", "--config", config, *address], stdout=subprocess.DEVNULL) as daemon:
+        until("rsync --daemon", answers(port), daemon)
+        yield f"rsync://127.0.0.1:{port}/tree/"
+
+
+@contextlib.contextmanager
 def delayed(port, milliseconds, bytes_per_second=None):
     """The delay proxy before a port; yields its own port."""
     command = [DELAY_PROXY, f"127.0.0.1:{port}", str(milliseconds)]
@@ -168,5 +193,13 @@ def resident_bytes(pid):
     """Resident memory of a process that is its own (not file pages shared with others)."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def peak_bytes(pid):
+    """The most resident memory that a process has had, file pages that it has mapped included."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0

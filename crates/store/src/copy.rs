@@ -16,6 +16,7 @@
 mod plan;
 mod incoming;
 mod blob;
+mod together;
 mod walk;
 mod batch;
 mod tags;
@@ -37,6 +38,9 @@ use crate::repository::Repository;
 
 /// Objects are small: many in flight hide the way to them.
 const OBJECTS_IN_FLIGHT: usize = 32;
+
+/// Blob objects that are stored at once: some hundred bytes each.
+const OBJECTS_TOGETHER: usize = 4096;
 
 /// What is copied though it, or something of its name, is there. Each includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -76,7 +80,7 @@ pub struct CopyOptions {
 impl Default for CopyOptions {
     /// Thirty-two payloads hide a long way to small ones; four manifests suffice to have the next
     /// one ready. A batch of 256 MiB, or of some MiB of memory, costs far more than to make it
-    /// durable.
+    /// durable: four thousand files are a second's work, of which a part is waiting for the disk.
     fn default() -> Self {
         Self {
             policy: CopyPolicy::default(),
@@ -84,7 +88,7 @@ impl Default for CopyOptions {
             payloads: 32,
             manifests: 4,
             batch_bytes: 256 << 20,
-            batch_items: 16_384,
+            batch_items: 4096,
         }
     }
 }
@@ -217,7 +221,7 @@ async fn put_in_order(ends: &Ends, mut stacks: HashMap<Digest, Object>) -> Resul
 
 /// Stores objects whose children are there, and makes them visible.
 async fn put_objects(ends: &Ends, objects: Vec<Object>) -> Result<()> {
-    if objects.is_empty() {
+    if objects.is_empty() || put_together(ends, &objects).await? {
         return Ok(());
     }
     stream::iter(objects.into_iter().map(|object| put_object(ends, object)))
@@ -225,6 +229,29 @@ async fn put_objects(ends: &Ends, objects: Vec<Object>) -> Result<()> {
         .try_collect::<()>()
         .await?;
     ends.to.publish().await
+}
+
+/// Does the same for blob objects where the destination takes many at once. Returns whether it
+/// has done so.
+async fn put_together(ends: &Ends, objects: &[Object]) -> Result<bool> {
+    let is_blob = |object: &Object| matches!(object, Object::Blob(_));
+    let plain = ends.policy < CopyPolicy::Check && objects.iter().all(is_blob);
+    let Some(to) = ends
+        .to
+        .bulk()
+        .filter(|_| plain && plan::is_many(objects.len()))
+    else {
+        return Ok(false);
+    };
+    for objects in objects.chunks(OBJECTS_TOGETHER) {
+        match to.put_objects(objects.to_vec()).await {
+            Err(StoreError::Unsupported { .. }) => return Ok(false),
+            stored => stored?,
+        }
+        Counts::add(&ends.counts.objects, objects.len() as u64);
+    }
+    ends.to.publish().await?;
+    Ok(true)
 }
 
 /// Stores an object, to be visible once it is published.

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use crate::bulk::Bulk;
 use crate::error::Result;
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
@@ -26,6 +27,7 @@ mod stage;
 mod hash_store;
 mod object;
 mod payload;
+mod bulk;
 pub(crate) mod layout;
 mod owner;
 mod lock;
@@ -288,6 +290,10 @@ impl Repository for FsRepository {
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
         let name = name.clone();
         self.with_tags(move |tags| tags.remove_stream(&name)).await
+    }
+
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        Some(self)
     }
 
     async fn publish(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! SPFS's wire protocol (FORMAT.md section 6), and the repository that speaks it.
 //!
-//! The messages are generated from `proto/spfs.proto` and committed. Everything that comes from a
+//! The messages are generated from `proto/spfs.proto`, those of our own service for many small blobs
+//! from `proto/farseek.proto`, and committed. Everything that comes from a
 //! peer passes through [`convert`], which is total and strict, before anything else sees it.
 
 #[rustfmt::skip]
@@ -11,6 +12,13 @@
     reason = "generated: it looks as its generator wants"
 )]
 pub(crate) mod generated;
+#[rustfmt::skip]
+#[expect(
+    unreachable_pub,
+    clippy::allow_attributes,
+    reason = "generated: it looks as its generator wants"
+)]
+pub(crate) mod generated_bulk;
 pub(crate) mod outcome;
 pub(crate) mod convert;
 mod token;
@@ -25,6 +33,7 @@ mod payloads;
 mod upload;
 mod pushed;
 mod repository;
+mod bulk;
 #[cfg(test)]
 mod tests;
 

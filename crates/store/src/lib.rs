@@ -7,6 +7,7 @@
 
 mod error;
 mod payload;
+mod bulk;
 mod progress;
 mod repository;
 mod ext;
@@ -29,6 +30,7 @@ mod check;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
+pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
 pub use commit::{CommitOptions, CommitSummary, commit_directory};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+use farseek_object::Digest;
 use futures::stream::BoxStream;
 
 use crate::error::Result;
@@ -46,4 +47,7 @@ pub struct PutOptions {
     /// Whether the write may wait for [`publish`](crate::Repository::publish) to become visible
     /// and durable, together with others: far faster for many small files.
     pub deferred: bool,
+    /// The digest of the bytes, where whoever gives them has hashed them on the way, and fails
+    /// before their end if it is another one: they need not be hashed again.
+    pub digest: Option<Digest>,
 }

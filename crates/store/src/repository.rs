@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
 use futures::stream::BoxStream;
 
+use crate::bulk::Bulk;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 
@@ -201,6 +202,11 @@ pub trait Repository: fmt::Debug + Send + Sync {
 
     /// Removes a tag with its whole history.
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()>;
+
+    /// The same for many small things at once, where that is cheaper than one by one.
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        None
+    }
 
     /// Makes every deferred write visible and durable.
     async fn publish(&self) -> Result<()> {

@@ -15,10 +15,12 @@ use tempfile::TempDir;
 const NOW: PutOptions = PutOptions {
     mode: None,
     deferred: false,
+    digest: None,
 };
 const LATER: PutOptions = PutOptions {
     mode: None,
     deferred: true,
+    digest: None,
 };
 
 /// Larger than two of the batches that payloads are read and written in.

@@ -37,6 +37,7 @@ async fn write_one(repository: &FsRepository, seed: &str, number: u32) {
     let options = PutOptions {
         mode: None,
         deferred: number % 2 == 1,
+        digest: None,
     };
     let small = format!("{seed} {number}").into_bytes();
     let large = small.repeat((1 << 20) / small.len() + 1000);

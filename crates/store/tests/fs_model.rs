@@ -80,6 +80,7 @@ async fn run(r: &dyn Repository, step: &Step) -> Result<String, String> {
     let options = |deferred| PutOptions {
         mode: None,
         deferred,
+        digest: None,
     };
     let result = match *step {
         Step::PutPayload(value, deferred) => {

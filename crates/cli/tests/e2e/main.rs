@@ -7,6 +7,7 @@
 mod applications;
 mod background;
 mod differ;
+mod killed;
 mod memory;
 mod records;
 mod refused;

@@ -36,6 +36,7 @@ const CONCURRENCY: usize = 16;
 const DEFERRED: PutOptions = PutOptions {
     mode: None,
     deferred: true,
+    digest: None,
 };
 
 /// The records of a repository.

@@ -156,6 +156,7 @@ fn put_options(scan: &Scan, position: u32) -> PutOptions {
     PutOptions {
         mode,
         deferred: true,
+        ..PutOptions::default()
     }
 }
 

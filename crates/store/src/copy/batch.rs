@@ -9,18 +9,25 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use farseek_object::{Digest, Object};
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
 use futures::{FutureExt, future};
 
 use super::blob::{Brought, bring};
 use super::plan::{self, Wanted};
-use super::{CopyOptions, Ends, object, put_objects};
+use super::together::bring_together;
+use super::{CopyOptions, CopyPolicy, Ends, object, put_objects};
 use crate::error::{Result, StoreError};
 use crate::task::spawn;
+
+/// Blobs that travel together count as so many that go by themselves: they hold about as much.
+const WEIGHT_TOGETHER: usize = 4;
 
 /// What comes next.
 enum Work {
     Blob(Wanted),
+    /// Small ones, that travel together.
+    Blobs(Vec<Wanted>),
     /// All its blobs have come before.
     Manifest(Object),
 }
@@ -31,6 +38,8 @@ struct Source<'a> {
     manifests: BoxStream<'a, Result<Object>>,
     queue: VecDeque<Work>,
     seen: HashSet<Digest>,
+    /// Whether both ends may take many at once.
+    together: bool,
     items: u64,
     bytes: u64,
 }
@@ -48,6 +57,9 @@ impl<'a> Source<'a> {
             manifests: manifests.boxed(),
             queue: VecDeque::new(),
             seen: blobs.iter().copied().collect(),
+            together: ends.policy < CopyPolicy::Resync
+                && ends.from.bulk().is_some()
+                && ends.to.bulk().is_some(),
             items: 0,
             bytes: 0,
         };
@@ -75,10 +87,30 @@ impl<'a> Source<'a> {
         self.ends.progress.found(self.items, self.bytes);
     }
 
+    /// The first of the queue, or those that travel together.
+    fn pop(&mut self) -> Option<Work> {
+        let size = |work: &Work| match work {
+            Work::Blob(wanted) => wanted.size,
+            Work::Blobs(_) | Work::Manifest(_) => None,
+        };
+        let count = match self.together {
+            true => plan::together(self.queue.iter().map(size)),
+            false => 1,
+        };
+        if count == 1 {
+            return self.queue.pop_front();
+        }
+        let blobs = self.queue.drain(..count).filter_map(|work| match work {
+            Work::Blob(wanted) => Some(wanted),
+            Work::Blobs(_) | Work::Manifest(_) => None,
+        });
+        Some(Work::Blobs(blobs.collect()))
+    }
+
     /// What comes next. Nothing is lost when it is given up.
     async fn next(&mut self) -> Result<Option<Work>> {
         loop {
-            if let Some(work) = self.queue.pop_front() {
+            if let Some(work) = self.pop() {
                 return Ok(Some(work));
             }
             let Some(object) = self.manifests.try_next().await? else {
@@ -140,6 +172,9 @@ pub(super) async fn run(
     }
 }
 
+/// Blobs on their way, and their weight.
+type Coming<'a> = BoxFuture<'a, (usize, Result<Vec<Brought>>)>;
+
 /// How a batch has ended.
 enum End {
     More,
@@ -151,22 +186,37 @@ enum End {
 async fn fill(ends: &Ends, source: &mut Source<'_>, options: &CopyOptions) -> (Batch, End) {
     let (mut batch, started) = (Batch::default(), Instant::now());
     let (mut items, mut bytes) = (0, 0);
-    let mut coming = FuturesUnordered::new();
+    let mut coming: FuturesUnordered<Coming<'_>> = FuturesUnordered::new();
+    let mut weight = 0;
     let mut end = End::More;
     loop {
         let is_open =
             matches!(end, End::More) && plan::takes_more(options, items, bytes, started.elapsed());
-        let has_room = coming.len() < options.payloads.max(1);
+        let has_room = weight < options.payloads.max(1);
         tokio::select! {
-            Some(brought) = coming.next(), if !coming.is_empty() => match brought {
-                Ok(brought) => take(ends, source, &mut batch, brought),
-                Err(error) => end = End::Failed(error),
-            },
+            Some((held, brought)) = coming.next(), if !coming.is_empty() => {
+                weight -= held;
+                match brought {
+                    Ok(brought) => brought
+                        .into_iter()
+                        .for_each(|brought| take(ends, source, &mut batch, brought)),
+                    Err(error) => end = End::Failed(error),
+                }
+            }
             work = source.next(), if is_open && has_room => match work {
                 Ok(Some(Work::Blob(wanted))) => {
                     items += 1;
                     bytes += wanted.size.unwrap_or_default();
-                    coming.push(spawn(bring(ends.clone(), wanted)).boxed());
+                    weight += 1;
+                    let bringing = spawn(bring(ends.clone(), wanted));
+                    coming.push(bringing.map(|brought| (1, brought.map(|b| vec![b]))).boxed());
+                }
+                Ok(Some(Work::Blobs(wanted))) => {
+                    items += wanted.len();
+                    bytes += wanted.iter().filter_map(|wanted| wanted.size).sum::<u64>();
+                    weight += WEIGHT_TOGETHER;
+                    let bringing = spawn(bring_together(ends.clone(), wanted));
+                    coming.push(bringing.map(|brought| (WEIGHT_TOGETHER, brought)).boxed());
                 }
                 Ok(Some(Work::Manifest(object))) => {
                     items += entries(&object);

@@ -122,6 +122,7 @@ async fn transfer(ends: &Ends, wanted: &Wanted, blob: Blob, incoming: Incoming) 
     let options = PutOptions {
         mode: wanted.mode,
         deferred: true,
+        digest: Some(wanted.digest),
     };
     let body = incoming.into_body(blob.size);
     let (stored, size) = ends.to.put_payload(body, options).await?;

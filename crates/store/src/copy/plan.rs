@@ -6,9 +6,32 @@ use std::time::Duration;
 use farseek_object::{Digest, EntryKind, Manifest, S_IFMT, S_IFREG, Tag, TagSpec, TagStream, Tree};
 
 use super::{CopyOptions, CopyPolicy};
+use crate::bulk::{SMALL_MAX, TOGETHER_BYTES, TOGETHER_MAX};
 
 /// A batch of this age ends: over a slow link, no more than this is lost.
 const BATCH_AGE: Duration = Duration::from_secs(15);
+
+/// Fewer than these go one by one: nothing would be gained.
+const MANY: usize = 16;
+
+/// Whether so many small things are worth a call for all of them.
+pub(super) fn is_many(count: usize) -> bool {
+    count >= MANY
+}
+
+/// How many of those that are first in line travel together, given their sizes; 1 where the first
+/// goes by itself.
+pub(super) fn together(sizes: impl Iterator<Item = Option<u64>>) -> usize {
+    let (mut count, mut bytes) = (0, 0);
+    for size in sizes {
+        match size.filter(|size| *size <= SMALL_MAX) {
+            Some(size) if count < TOGETHER_MAX && bytes < TOGETHER_BYTES => bytes += size,
+            _ => break,
+        }
+        count += 1;
+    }
+    if is_many(count) { count } else { 1 }
+}
 
 /// A payload that the destination shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +185,19 @@ mod tests {
             ]
         );
         assert_eq!(wanted(&manifest, &mut seen), []);
+    }
+
+    #[test]
+    fn what_is_small_travels_together() {
+        let count = |sizes: &[Option<u64>]| together(sizes.iter().copied());
+        assert_eq!(count(&[Some(1); 15]), 1, "too few");
+        assert_eq!(count(&[Some(1); 16]), 16);
+        assert_eq!(count(&[Some(0); 1000]), TOGETHER_MAX);
+        assert_eq!(count(&[Some(SMALL_MAX); 100]), 1, "too few of them fill it");
+        assert_eq!(count(&[Some(20_000); 100]), 53, "one goes beyond");
+        assert_eq!(count(&[Some(SMALL_MAX + 1), Some(1)]), 1);
+        let until = [vec![Some(1); 20], vec![None, Some(1)]].concat();
+        assert_eq!(count(&until), 20, "of unknown size goes by itself");
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub(super) struct HashStore {
     /// Held for the whole of a publish: one that finds nothing to do must not return before the
     /// one that is doing it.
     publishing: Mutex<()>,
+    /// Held by who writes many small files. All of them are made in one directory, where the
+    /// kernel lets one at a time: those who wait for it there spend more on waiting than the one
+    /// spends on its work, and those who wait here sleep.
+    writing: Mutex<()>,
 }
 
 impl HashStore {
@@ -45,6 +49,7 @@ impl HashStore {
             location,
             stage: Mutex::default(),
             publishing: Mutex::default(),
+            writing: Mutex::default(),
         }
     }
 
@@ -104,6 +109,11 @@ impl HashStore {
     /// Whether a deferred write of `digest` waits.
     pub(super) fn is_staged(&self, digest: &Digest) -> bool {
         self.stage().contains(digest)
+    }
+
+    /// The turn to write many small files.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a new file.

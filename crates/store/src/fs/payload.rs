@@ -19,12 +19,19 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::durable::{self, SHARED_FILE, Temp};
 use super::hash_store::HashStore;
 use crate::blocking::run;
+use crate::bulk::SmallPayload;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::rules::clamp;
 
-/// Bytes that are read or written at a time: enough to make the change of threads cheap.
+/// Bytes that are written at a time: enough to make the change of threads cheap.
 const BATCH: u64 = 1 << 20;
+
+/// Bytes that are read at a time: each of many readers at once holds a few times as much.
+const READ_BATCH: u64 = 256 << 10;
+
+/// Batches that are read before they are asked for.
+const READ_AHEAD: usize = 2;
 
 /// Bytes that go to the disk together while a payload is still being written.
 const FLUSH_BYTES: u64 = 32 << 20;
@@ -94,23 +101,24 @@ pub(super) async fn get(
 }
 
 fn first_batch(range: &Range<u64>) -> Range<u64> {
-    range.start..range.end.min(range.start.saturating_add(BATCH))
+    range.start..range.end.min(range.start.saturating_add(READ_BATCH))
 }
 
-/// The bytes of `range`, a batch at a time.
+/// The bytes of `range`, a batch at a time; while one is used the next are read.
 fn batches(source: Source, range: Range<u64>) -> impl stream::Stream<Item = Result<Bytes>> {
     let source = Arc::new(source);
-    stream::try_unfold(range, move |rest| {
+    let end = range.end;
+    let starts = range.step_by(usize::try_from(READ_BATCH).expect("it fits in memory"));
+    let read = move |start| {
         let source = Arc::clone(&source);
-        async move {
-            if rest.is_empty() {
-                return Ok(None);
-            }
-            let batch = first_batch(&rest);
-            let rest = batch.end..rest.end;
-            let bytes = run(move || source.read(batch)).await?;
-            Ok(Some((bytes, rest)))
-        }
+        run(move || source.read(first_batch(&(start..end))))
+    };
+    let batches = stream::iter(starts).map(read).buffered(READ_AHEAD);
+    // What comes after a failure is not wanted.
+    batches.scan(false, |failed, batch| {
+        let batch = (!*failed).then_some(batch);
+        *failed = matches!(batch, Some(Err(_)));
+        future::ready(batch)
     })
 }
 
@@ -140,7 +148,6 @@ async fn next_batch(body: &mut Body) -> Result<Batch> {
 struct Writer {
     temp: Temp,
     file: File,
-    hasher: Hasher,
     size: u64,
     /// How much of it is on its way to the disk.
     flushed: u64,
@@ -152,7 +159,6 @@ impl Writer {
         Ok(Self {
             temp,
             file,
-            hasher: Hasher::new(),
             size: 0,
             flushed: 0,
         })
@@ -160,30 +166,68 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> Result<()> {
         for chunk in &batch.chunks {
-            self.hasher.update(chunk);
             durable::write(&self.temp, &self.file, chunk)?;
         }
         self.size += batch.size;
         Ok(())
     }
 
-    fn finish(self, store: &HashStore, options: PutOptions) -> Result<(Digest, u64)> {
+    /// Makes it the payload `digest`, unless that is there.
+    fn finish(self, store: &HashStore, digest: &Digest, options: PutOptions) -> Result<()> {
         let Self {
-            temp,
-            file,
-            hasher,
-            size,
-            ..
+            temp, file, size, ..
         } = self;
-        let digest = hasher.finish();
-        if !is_there(store, &digest, size, options)? {
-            store.finish(&digest, temp, file, stored_mode(options), options.deferred)?;
+        if is_there(store, digest, size, options.deferred)? {
+            return Ok(());
         }
-        Ok((digest, size))
+        let mode = stored_mode(options.mode);
+        store.finish(digest, temp, file, mode, options.deferred)
     }
 }
 
-/// Stores the bytes of `body` under their digest.
+/// What the digest of a payload comes from.
+enum Hashing {
+    /// Whoever gives the bytes hashes them.
+    Known(Digest),
+    Here(Hasher),
+}
+
+impl Hashing {
+    fn new(options: PutOptions) -> Self {
+        match options.digest {
+            Some(digest) => Self::Known(digest),
+            None => Self::Here(Hasher::new()),
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        if let Self::Here(hasher) = self {
+            batch.chunks.iter().for_each(|chunk| hasher.update(chunk));
+        }
+    }
+
+    /// Takes the batch where that does not hold others up: hashing takes longer than writing.
+    async fn taken(mut self, batch: Arc<Batch>) -> Result<Self> {
+        if let Self::Known(_) = self {
+            return Ok(self);
+        }
+        run(move || {
+            self.take(&batch);
+            Ok(self)
+        })
+        .await
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Known(digest) => digest,
+            Self::Here(hasher) => hasher.finish(),
+        }
+    }
+}
+
+/// Stores the bytes of `body` under their digest. They are fetched, hashed and written at the same
+/// time.
 pub(super) async fn put(
     store: Arc<HashStore>,
     mut body: Body,
@@ -195,18 +239,24 @@ pub(super) async fn put(
     }
     let creator = Arc::clone(&store);
     let mut writer = run(move || Writer::new(&creator)).await?;
+    let mut hashing = Hashing::new(options);
     let mut flushing = None;
     loop {
         let is_last = batch.is_last;
-        let writing = run(move || {
-            writer.write(&batch)?;
+        let shared = Arc::new(batch);
+        let hashed = hashing.taken(Arc::clone(&shared));
+        let written = run(move || {
+            writer.write(&shared)?;
             Ok(writer)
         });
         if is_last {
-            writer = writing.await?;
-            return run(move || writer.finish(&store, options)).await;
+            let (hashing, writer) = future::try_join(hashed, written).await?;
+            let (digest, size) = (hashing.finish(), writer.size);
+            run(move || writer.finish(&store, &digest, options)).await?;
+            return Ok((digest, size));
         }
-        (writer, batch) = future::try_join(writing, next_batch(&mut body)).await?;
+        (hashing, writer, batch) =
+            future::try_join3(hashed, written, next_batch(&mut body)).await?;
         flushing = flush(&mut writer, flushing)?;
     }
 }
@@ -225,33 +275,39 @@ fn flush(writer: &mut Writer, last: Option<JoinHandle<()>>) -> Result<Option<Joi
 }
 
 fn put_small(store: &HashStore, batch: Batch, options: PutOptions) -> Result<(Digest, u64)> {
-    let mut hasher = Hasher::new();
-    batch.chunks.iter().for_each(|chunk| hasher.update(chunk));
-    let digest = hasher.finish();
-    if is_there(store, &digest, batch.size, options)? {
-        return Ok((digest, batch.size));
+    let mut hashing = Hashing::new(options);
+    hashing.take(&batch);
+    let digest = hashing.finish();
+    if !is_there(store, &digest, batch.size, options.deferred)? {
+        let mut writer = Writer::new(store)?;
+        writer.write(&batch)?;
+        let Writer { temp, file, .. } = writer;
+        let mode = stored_mode(options.mode);
+        store.finish(&digest, temp, file, mode, options.deferred)?;
     }
-    let writer = Writer::new(store)?;
-    for chunk in &batch.chunks {
-        durable::write(&writer.temp, &writer.file, chunk)?;
-    }
-    let Writer { temp, file, .. } = writer;
-    store.finish(&digest, temp, file, stored_mode(options), options.deferred)?;
     Ok((digest, batch.size))
 }
 
+/// Stores a payload that is in memory, to be published.
+pub(super) fn put_whole(store: &HashStore, small: &SmallPayload) -> Result<()> {
+    let (digest, bytes) = (small.digest(), small.bytes());
+    if is_there(store, digest, bytes.len() as u64, true)? {
+        return Ok(());
+    }
+    let (temp, file) = store.begin()?;
+    durable::write(&temp, &file, bytes)?;
+    store.finish(digest, temp, file, stored_mode(small.mode()), true)
+}
+
 /// Whether the payload need not be written. One of another size is damaged, and is replaced.
-fn is_there(store: &HashStore, digest: &Digest, size: u64, options: PutOptions) -> Result<bool> {
-    Ok(store.reuse(digest, |_, found| found == size)?
-        || (options.deferred && store.is_staged(digest)))
+fn is_there(store: &HashStore, digest: &Digest, size: u64, deferred: bool) -> Result<bool> {
+    Ok(store.reuse(digest, |_, found| found == size)? || (deferred && store.is_staged(digest)))
 }
 
 /// SPFS makes a payload readable to all and keeps the rest of its file's mode, so that it can be
 /// hard-linked into renders.
-fn stored_mode(options: PutOptions) -> u32 {
-    options
-        .mode
-        .map_or(SHARED_FILE, |mode| (mode & 0o7777) | 0o444)
+fn stored_mode(mode: Option<u32>) -> u32 {
+    mode.map_or(SHARED_FILE, |mode| (mode & 0o7777) | 0o444)
 }
 
 #[cfg(test)]
@@ -260,14 +316,8 @@ mod tests {
 
     #[test]
     fn modes_are_readable_to_all() {
-        let mode = |mode| {
-            stored_mode(PutOptions {
-                mode,
-                deferred: false,
-            })
-        };
-        assert_eq!(mode(None), 0o666);
-        assert_eq!(mode(Some(0o100_600)), 0o644);
-        assert_eq!(mode(Some(0o104_755)), 0o4755);
+        assert_eq!(stored_mode(None), 0o666);
+        assert_eq!(stored_mode(Some(0o100_600)), 0o644);
+        assert_eq!(stored_mode(Some(0o104_755)), 0o4755);
     }
 }

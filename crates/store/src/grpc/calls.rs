@@ -18,6 +18,7 @@ use super::generated::database_service_client::DatabaseServiceClient;
 use super::generated::payload_service_client::PayloadServiceClient;
 use super::generated::repository_client::RepositoryClient;
 use super::generated::tag_service_client::TagServiceClient;
+use super::generated_bulk::bulk_service_client::BulkServiceClient;
 use super::line::Line;
 use super::options::GrpcOptions;
 use super::outcome::Outcome;
@@ -68,6 +69,7 @@ clients! {
     database, DatabaseServiceClient;
     payloads, PayloadServiceClient;
     tags, TagServiceClient;
+    bulk, BulkServiceClient;
 }
 
 impl Calls {

@@ -14,6 +14,7 @@ use tonic::Streaming;
 use url::Url;
 
 use super::address::Address;
+use super::bulk::Known;
 use super::calls::{Calls, STORE_OBJECT};
 use super::convert::{self, Asked, from_digest};
 use super::generated as wire;
@@ -24,6 +25,7 @@ use super::pushed::{is_astray, place_of};
 use super::status::too_large_to_send;
 use super::upload;
 use crate::blocking;
+use crate::bulk::Bulk;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
@@ -38,11 +40,13 @@ const DECODE_INLINE_MAX: usize = 64 * 1024;
 /// objects and the questions about payloads go by gRPC and are tried again within the stall
 /// deadline; the payloads' bytes go by HTTP, and who reads them resumes.
 ///
-/// Stored means durable as far as the server says so: there is nothing to publish.
+/// Stored means durable as far as the server says so; only what was sent [many at
+/// once](crate::Bulk) has to be published.
 #[derive(Debug)]
 pub struct GrpcRepository {
     calls: Calls,
     payloads: Payloads,
+    many: Known,
     /// Whether somebody was told that others change a tag at the same time.
     warned: AtomicBool,
 }
@@ -56,6 +60,7 @@ impl GrpcRepository {
         Ok(Self {
             calls: Calls::new(Address::new(url)?, options),
             payloads: Payloads::default(),
+            many: Known::default(),
             warned: AtomicBool::new(false),
         })
     }
@@ -69,6 +74,14 @@ impl GrpcRepository {
             caller.repository().ping(wire::PingRequest {}).await
         });
         answer.await.map(drop)
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    pub(super) fn many(&self) -> &Known {
+        &self.many
     }
 
     fn namespace(&self) -> String {
@@ -325,8 +338,8 @@ impl Repository for GrpcRepository {
         self.payloads.get(&self.calls, digest, range).await
     }
 
-    async fn put_payload(&self, body: Body, _options: PutOptions) -> Result<(Digest, u64)> {
-        upload::put(&self.calls, &self.payloads, body).await
+    async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)> {
+        upload::put(&self.calls, &self.payloads, body, options.digest).await
     }
 
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
@@ -478,6 +491,13 @@ impl Repository for GrpcRepository {
             async move { caller.tags().remove_tag_stream(asked).await }
         });
         answer.await.map(drop)
+    }
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        self.many.may_know().then_some(self as _)
+    }
+
+    async fn publish(&self) -> Result<()> {
+        self.publish_many().await
     }
 }
 

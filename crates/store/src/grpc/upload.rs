@@ -1,14 +1,16 @@
 //! Storing a payload: a server says where to, and HTTP takes it there as it comes.
 //!
 //! A body is a stream and cannot be sent twice, so nothing is tried again here. What the server
-//! says it has stored is compared with what was hashed on the way.
+//! says it has stored is compared with what was hashed on the way, here or by whoever gives it.
 
 use std::sync::{Arc, Mutex};
 
 use farseek_object::{Digest, Hasher};
+use futures::future;
 use futures::stream::{self, StreamExt};
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::calls::{Calls, value};
@@ -19,20 +21,30 @@ use super::place;
 use crate::error::{Result, StoreError};
 use crate::liveness::Liveness;
 use crate::payload::Body;
+use crate::task::spawn;
 
 /// What is answered to an upload is some fifty bytes.
 const ANSWER_MAX_BYTES: u64 = 64 << 10;
 
+/// Pieces that are made ready while one is sent.
+const AHEAD: usize = 2;
+
 /// What was sent, and why no more was.
 #[derive(Default)]
 struct Sent {
-    hasher: Hasher,
+    /// Nothing where the digest is known already.
+    hasher: Option<Hasher>,
     size: u64,
     failure: Option<StoreError>,
 }
 
 /// Stores the payload `body`; see [`Repository::put_payload`](crate::Repository).
-pub(super) async fn put(calls: &Calls, payloads: &Payloads, body: Body) -> Result<(Digest, u64)> {
+pub(super) async fn put(
+    calls: &Calls,
+    payloads: &Payloads,
+    body: Body,
+    known: Option<Digest>,
+) -> Result<(Digest, u64)> {
     let option = calls.ask("store payloads", Asked::Anything, |caller| async move {
         let asked = wire::WritePayloadRequest {};
         caller.payloads().write_payload(asked).await
@@ -41,12 +53,15 @@ pub(super) async fn put(calls: &Calls, payloads: &Payloads, body: Body) -> Resul
     let to = place::parse(&announced);
     let to = to.ok_or_else(|| place::strange(&announced, calls.location()))?;
 
-    let sent = Arc::new(Mutex::new(Sent::default()));
+    let sent = Arc::new(Mutex::new(Sent {
+        hasher: known.is_none().then(Hasher::new),
+        ..Sent::default()
+    }));
     let liveness = Arc::new(Liveness::since(Instant::now()));
     let mut ask = upload(calls, &to);
     ask.headers
         .insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
-    let outgoing = outgoing(body, Arc::clone(&sent), Arc::clone(&liveness));
+    let outgoing = outgoing(ahead(body), Arc::clone(&sent), Arc::clone(&liveness));
     let client = payloads.client(calls, &to)?;
     let answer = client
         .send(&ask, outgoing, &liveness, ANSWER_MAX_BYTES)
@@ -58,7 +73,11 @@ pub(super) async fn put(calls: &Calls, payloads: &Payloads, body: Body) -> Resul
     let answer = answer.map_err(|error| advised(error, calls, &to))?;
     let source = place::text(&to);
     let stored = stored(&answer, &source)?;
-    let expected = (sent.hasher.finish(), sent.size);
+    let hashed = sent.hasher.map(Hasher::finish);
+    let digest = hashed
+        .or(known)
+        .expect("who does not hash knows the digest");
+    let expected = (digest, sent.size);
     match stored == expected {
         true => Ok(expected),
         false => Err(StoreError::Corrupt {
@@ -85,6 +104,26 @@ fn stored(answer: &[u8], source: &str) -> Result<(Digest, u64)> {
     Ok((digest, result.size))
 }
 
+/// The same bytes, of which a few pieces are made ready before they are taken. Nothing more is
+/// made when nobody takes them any more.
+fn ahead(mut body: Body) -> Body {
+    let (to, from) = mpsc::channel(AHEAD);
+    let making = spawn(async move {
+        while let Some(piece) = body.next().await {
+            if to.send(piece).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let pieces = stream::unfold(from, |mut from| async move {
+        from.recv().await.map(|piece| (piece, from))
+    });
+    // Polled once, it runs by itself; it is given up with the pieces.
+    let made = stream::once(making).filter_map(|made| future::ready(made.err().map(Err)));
+    stream::select(pieces, made).boxed()
+}
+
 /// `body` on its way out: hashed, counted, and watched.
 fn outgoing(body: Body, sent: Arc<Mutex<Sent>>, liveness: Arc<Liveness>) -> Body {
     let outgoing = stream::unfold(Some(body), move |body| {
@@ -97,7 +136,9 @@ fn outgoing(body: Body, sent: Arc<Mutex<Sent>>, liveness: Arc<Liveness>) -> Body
             let mut sent = sent.lock().expect("no holder panics");
             match piece? {
                 Ok(piece) => {
-                    sent.hasher.update(&piece);
+                    if let Some(hasher) = &mut sent.hasher {
+                        hasher.update(&piece);
+                    }
                     sent.size += piece.len() as u64;
                     Some((Ok(piece), Some(body)))
                 }

@@ -10,6 +10,7 @@
 
 mod access;
 mod answer;
+mod bulk;
 mod bzip;
 mod database;
 mod held;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
 
+use self::bulk::Bulk;
 use self::database::Database;
 use self::gate::Gate;
 use self::held::Held;
@@ -48,6 +50,7 @@ use super::stats::{Counters, ServerStats};
 use super::{ServeOptions, listen};
 use crate::error::{Result, StoreError};
 use crate::grpc::generated as wire;
+use crate::grpc::generated_bulk::bulk_service_server::BulkServiceServer;
 use crate::repository::Repository;
 
 pub use self::access::{Access, Right};
@@ -247,6 +250,7 @@ fn gate(
     let places = Places::new(http, options.tls.is_some(), options.payload_root.clone());
     let namespaces = Namespaces::new(Arc::clone(repository), options.namespaces.clone());
     let most = options.max_message_bytes;
+    let bulk = BulkServiceServer::new(Bulk::new(Arc::clone(repository)));
     let database = Database::new(Arc::clone(repository));
     let payloads = Payloads::new(Arc::clone(repository), places);
     let database = wire::database_service_server::DatabaseServiceServer::new(database);
@@ -256,7 +260,8 @@ fn gate(
     let routes = tonic::service::Routes::new(repository)
         .add_service(database.max_decoding_message_size(most))
         .add_service(payloads.max_decoding_message_size(most))
-        .add_service(tags.max_decoding_message_size(most));
+        .add_service(tags.max_decoding_message_size(most))
+        .add_service(bulk.max_decoding_message_size(bulk::MESSAGE_MAX));
     Gate::new(
         routes.prepare(),
         options.access.clone(),

@@ -116,6 +116,7 @@ async fn comes_back(repository: &dyn Repository) {
         let mode = PutOptions {
             mode: Some(0o100_755),
             deferred: false,
+            digest: None,
         };
         let digest = put(repository, &bytes, mode).await;
         assert!(
@@ -181,6 +182,7 @@ async fn deferred_is_there_once_published(repository: &dyn Repository) {
     let deferred = PutOptions {
         mode: Some(0o100_644),
         deferred: true,
+        digest: None,
     };
     let all: Vec<Vec<u8>> = (0..100).map(|n| random_bytes(n * 37, n as u64)).collect();
     for bytes in all.iter().chain(&all) {

@@ -9,6 +9,7 @@ mod kinds;
 mod policies;
 mod requests;
 mod tags;
+mod together;
 mod watched;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use farseek_testkit::stock_client::{StockClient, digest_field, field};
 
 use super::{ask, on_disk, open_to_all, serve, views};
 
-const READING: [&str; 14] = [
+const READING: [&str; 16] = [
     "Repository/Ping",
     "DatabaseService/HasObject",
     "DatabaseService/ReadObject",
@@ -25,12 +25,18 @@ const READING: [&str; 14] = [
     "TagService/FindTags",
     "TagService/IterTagSpecs",
     "TagService/ReadTag",
+    "BulkService/LookForBlobs",
+    "BulkService/GetSmall",
 ];
-const WRITING: [&str; 3] = [
+const WRITING: [&str; 4] = [
     "DatabaseService/WriteObject",
     "PayloadService/WritePayload",
     "TagService/InsertTag",
+    "BulkService/PutSmall",
 ];
+/// It writes as well. Who may is told that nothing was stored in the life of the server that it
+/// names.
+const PUBLISHING: [&str; 1] = ["BulkService/PublishSmall"];
 const REMOVING: [&str; 5] = [
     "DatabaseService/RemoveObject",
     "DatabaseService/RemoveObjectIfOlderThan",
@@ -41,13 +47,17 @@ const REMOVING: [&str; 5] = [
 
 const UNAUTHENTICATED: &str = "16";
 const PERMISSION_DENIED: &str = "7";
+const FAILED_PRECONDITION: &str = "9";
 
-/// Every call of every service, as the protocol's description has them.
+/// Every call of every service, as the descriptions of the protocol and of ours beside it have them.
 fn described() -> Vec<String> {
-    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/spfs.proto");
+    let read = |proto: &str| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+        std::fs::read_to_string(directory.join(proto)).unwrap()
+    };
     let mut service = String::new();
     let mut calls = Vec::new();
-    for line in std::fs::read_to_string(proto).unwrap().lines() {
+    for line in (read("spfs.proto") + &read("farseek.proto")).lines() {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("service") => service = words.next().unwrap().to_owned(),
@@ -63,7 +73,7 @@ fn described() -> Vec<String> {
 
 #[test]
 fn every_call_is_in_one_of_the_lists() {
-    let mut listed: Vec<String> = [&READING[..], &WRITING, &REMOVING]
+    let mut listed: Vec<String> = [&READING[..], &WRITING, &PUBLISHING, &REMOVING]
         .concat()
         .iter()
         .map(|call| (*call).to_owned())
@@ -98,6 +108,9 @@ fn message(call: &str, object: &Digest, payload: &Digest) -> Vec<u8> {
         "InsertTag" | "RemoveTag" => field(1, &tag),
         "ResolveTag" => field(2, b"a/tag"),
         "ReadTag" | "RemoveTagStream" => field(1, b"a/tag"),
+        "LookForBlobs" | "GetSmall" => field(1, payload),
+        "PutSmall" => [field(1, &field(1, b"small")), field(1, &field(1, b"two"))].concat(),
+        "PublishSmall" => vec![1 << 3, 1],
         "LsTags" | "IterTagSpecs" | "Ping" | "IterObjects" | "IterDigests" | "WritePayload" => {
             Vec::new()
         }
@@ -158,7 +171,11 @@ async fn try_all(
     let mut statuses = BTreeMap::new();
     for call in described() {
         let message = message(&call, &object, &payload);
-        let called = client.call(&format!("/spfs.{call}"), &message).await;
+        let package = match call.starts_with("BulkService/") {
+            true => "farseek",
+            false => "spfs",
+        };
+        let called = client.call(&format!("/{package}.{call}"), &message).await;
         statuses.insert(call, called.status);
     }
     let post = format!("POST / HTTP/1.1\r\n{header}content-length: 3\r\n\r\nnew");
@@ -196,7 +213,7 @@ async fn who_has_no_right_can_change_nothing_and_see_nothing() {
         let before = state(root.path());
         for token in [None, Some("wrong")] {
             let (statuses, posted, got) = try_all(&server, token, digests).await;
-            for calls in [&READING[..], &WRITING, &REMOVING] {
+            for calls in [&READING[..], &WRITING, &PUBLISHING, &REMOVING] {
                 assert_all(&statuses, calls, UNAUTHENTICATED);
             }
             assert_eq!((posted, got), (401, 401));
@@ -214,6 +231,7 @@ async fn who_may_read_can_change_nothing() {
         let (statuses, posted, got) = try_all(&server, Some("r-token"), digests).await;
         assert_all(&statuses, &READING, "0");
         assert_all(&statuses, &WRITING, PERMISSION_DENIED);
+        assert_all(&statuses, &PUBLISHING, PERMISSION_DENIED);
         assert_all(&statuses, &REMOVING, PERMISSION_DENIED);
         assert_eq!((posted, got), (403, 200));
         assert!(state(root.path()) == before);
@@ -228,6 +246,7 @@ async fn who_may_write_can_remove_only_where_that_is_allowed() {
     let (statuses, posted, got) = try_all(&server, Some("w-token"), digests).await;
     assert_all(&statuses, &READING, "0");
     assert_all(&statuses, &WRITING, "0");
+    assert_all(&statuses, &PUBLISHING, FAILED_PRECONDITION);
     assert_all(&statuses, &REMOVING, PERMISSION_DENIED);
     assert_eq!((posted, got), (200, 200));
     let after = state(root.path());

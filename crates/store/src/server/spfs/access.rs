@@ -168,7 +168,7 @@ impl Want {
         match path.rsplit('/').next().unwrap_or_default() {
             "Ping" | "HasObject" | "ReadObject" | "FindDigests" | "IterObjects" | "WalkObjects"
             | "IterDigests" | "HasPayload" | "OpenPayload" | "LsTags" | "ResolveTag"
-            | "FindTags" | "IterTagSpecs" | "ReadTag" => Self::Read,
+            | "FindTags" | "IterTagSpecs" | "ReadTag" | "LookForBlobs" | "GetSmall" => Self::Read,
             "RemoveObject"
             | "RemoveObjectIfOlderThan"
             | "RemovePayload"

@@ -1,0 +1,172 @@
+//! Many small blobs in one call, where the server is one of ours: a stock server says that it does
+//! not know these calls, and is not asked again.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use farseek_object::{Blob, Digest, Object};
+use tonic::{Response, Status};
+
+use super::calls::Caller;
+use super::generated_bulk as wire;
+use super::repository::GrpcRepository;
+use crate::bulk::{BlobState, Bulk, SmallPayload};
+use crate::error::{Result, StoreError};
+
+/// What is known of a server's calls for many.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Whether it was seen not to know them.
+    absent: AtomicBool,
+    /// The life of the server that has what we have stored and may not have published. Guards a
+    /// number; taken for moments.
+    life: Mutex<Option<u64>>,
+}
+
+impl Known {
+    pub(super) fn may_know(&self) -> bool {
+        !self.absent.load(Ordering::Relaxed)
+    }
+
+    fn life(&self) -> Option<u64> {
+        *self.life.lock().expect("no holder panics")
+    }
+
+    /// Remembers who has it. Returns whether that is who has what came before.
+    fn lives(&self, life: u64) -> bool {
+        let before = self.life.lock().expect("no holder panics").replace(life);
+        before.is_none_or(|before| before == life)
+    }
+}
+
+impl GrpcRepository {
+    async fn ask_many<A, F>(
+        &self,
+        operation: &'static str,
+        attempt: impl Fn(Caller) -> F,
+    ) -> Result<A>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let answer = self.calls().call(operation, attempt).await;
+        if let Err(StoreError::Unsupported { .. }) = answer {
+            self.many().absent.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn put_many(&self, asked: wire::PutSmallRequest) -> Result<()> {
+        let answer = self.ask_many("store small blobs", |caller| {
+            let asked = asked.clone();
+            async move { caller.bulk().put_small(asked).await }
+        });
+        match self.many().lives(answer.await?.life) {
+            true => Ok(()),
+            false => Err(StoreError::Failed {
+                location: self.calls().location().to_owned(),
+                reason: "it was started anew in between, and has lost what it had not published \
+                         yet: send it again"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Publishes what was stored here, if anything was.
+    pub(super) async fn publish_many(&self) -> Result<()> {
+        let Some(life) = self.many().life() else {
+            return Ok(());
+        };
+        let answer = self.ask_many("publish what was stored", |caller| async move {
+            let asked = wire::PublishSmallRequest { life };
+            caller.bulk().publish_small(asked).await
+        });
+        answer.await.map(drop)
+    }
+
+    /// Refuses an answer that does not say as much as was asked for.
+    fn of_all<T>(&self, asked: usize, answers: Vec<T>) -> Result<Vec<T>> {
+        match answers.len() == asked {
+            true => Ok(answers),
+            false => Err(StoreError::Corrupt {
+                location: self.calls().location().to_owned(),
+                reason: format!("asked for {asked} blobs, it answers for {}", answers.len()),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Bulk for GrpcRepository {
+    async fn look_for_blobs(&self, digests: Vec<Digest>) -> Result<Vec<BlobState>> {
+        let asked = joined(&digests);
+        let answer = self.ask_many("look for many blobs", |caller| {
+            let digests = asked.clone();
+            let asked = wire::LookForBlobsRequest { digests };
+            async move { caller.bulk().look_for_blobs(asked).await }
+        });
+        let states = self.of_all(digests.len(), answer.await?.blobs)?;
+        let state = |state: wire::BlobState| BlobState {
+            payload: state.payload,
+            object: state.object,
+        };
+        Ok(states.into_iter().map(state).collect())
+    }
+
+    async fn get_small(&self, digests: Vec<Digest>) -> Result<Vec<Option<(Blob, Bytes)>>> {
+        let asked = joined(&digests);
+        let answer = self.ask_many("read many payloads", |caller| {
+            let digests = asked.clone();
+            let asked = wire::GetSmallRequest { digests };
+            async move { caller.bulk().get_small(asked).await }
+        });
+        let blobs = self.of_all(digests.len(), answer.await?.blobs)?;
+        Ok(blobs.into_iter().map(small).collect())
+    }
+
+    async fn put_small(&self, payloads: Vec<SmallPayload>) -> Result<()> {
+        let new = |small: SmallPayload| wire::NewPayload {
+            payload: small.bytes().clone(),
+            mode: small.mode(),
+        };
+        self.put_many(wire::PutSmallRequest {
+            payloads: payloads.into_iter().map(new).collect(),
+            objects: Vec::new(),
+        })
+        .await
+    }
+
+    async fn put_objects(&self, objects: Vec<Object>) -> Result<()> {
+        let encode = |object: &Object| {
+            let bytes = object.encode_wire();
+            bytes.map(Bytes::from).map_err(|error| StoreError::Invalid {
+                what: "object",
+                text: object.digest().to_string(),
+                reason: error.to_string(),
+            })
+        };
+        self.put_many(wire::PutSmallRequest {
+            payloads: Vec::new(),
+            objects: objects.iter().map(encode).collect::<Result<_>>()?,
+        })
+        .await
+    }
+}
+
+/// A blob that was given. What is no blob counts as not given: it is asked for by itself then.
+fn small(maybe: wire::MaybeBlob) -> Option<(Blob, Bytes)> {
+    match Object::decode_wire(&maybe.object) {
+        Ok(Object::Blob(blob)) => maybe.payload.map(|bytes| (blob, bytes)),
+        _ => None,
+    }
+}
+
+/// Digests, one after the other.
+fn joined(digests: &[Digest]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(digests.len() * 32);
+    for digest in digests {
+        bytes.extend_from_slice(digest.as_bytes());
+    }
+    bytes.freeze()
+}
