@@ -8,11 +8,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farseek_object::{Digest, Hasher};
-use futures::future;
+use futures::future::{self, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -206,8 +207,23 @@ pub(super) async fn put(
             writer = writing.await?;
             return run(move || writer.finish(&store, options)).await;
         }
-        (writer, batch) = future::try_join(writing, next_batch(&mut body)).await?;
+        (writer, batch) = both(writing, next_batch(&mut body)).await?;
         flushing = flush(&mut writer, flushing)?;
+    }
+}
+
+/// Writes one batch while the next is fetched. Where that fails, the write is waited for all the
+/// same: nothing is left of it when the failure is told.
+async fn both(
+    writing: impl Future<Output = Result<Writer>>,
+    fetching: impl Future<Output = Result<Batch>>,
+) -> Result<(Writer, Batch)> {
+    match future::select(pin!(writing), pin!(fetching)).await {
+        Either::Left((written, fetching)) => Ok((written?, fetching.await?)),
+        Either::Right((fetched, writing)) => {
+            let writer = writing.await?;
+            Ok((writer, fetched?))
+        }
     }
 }
 

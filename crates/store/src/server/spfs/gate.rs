@@ -106,9 +106,8 @@ impl Gate {
             return status_of(refusal).into_http();
         }
         let (weight, limit) = (Weight::of_call(path), request_limit(path));
-        if let Some(authority) = request.uri().authority().cloned() {
-            request.extensions_mut().insert(Reached(authority));
-        }
+        let (name, local) = (request.uri().authority().cloned(), talk.local());
+        request.extensions_mut().insert(Reached { name, local });
         let call = talk.begin(weight == Weight::List);
         call.keep(permit(&self.calls).await);
         if weight == Weight::Walk {
