@@ -39,10 +39,12 @@ pub(crate) struct TransferArgs {
     #[arg(long)]
     resync: bool,
     /// Payloads on their way at once; each may take some MiB of memory
-    #[arg(long, value_name = "N", default_value_t = CopyOptions::default().payloads)]
+    #[arg(long, value_name = "N", default_value_t = CopyOptions::default().payloads,
+        value_parser = at_least_one)]
     max_concurrent_payloads: usize,
     /// Manifests read ahead
-    #[arg(long, value_name = "N", default_value_t = CopyOptions::default().manifests)]
+    #[arg(long, value_name = "N", default_value_t = CopyOptions::default().manifests,
+        value_parser = at_least_one)]
     max_concurrent_manifests: usize,
     /// Whether to show how far it is
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Shown::Bars)]
@@ -75,6 +77,15 @@ impl TransferArgs {
             manifests: self.max_concurrent_manifests,
             ..CopyOptions::default()
         }
+    }
+}
+
+/// A number of things at once.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("nothing would be done: it has to be 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("it is no number: {error}")),
     }
 }
 
@@ -233,4 +244,17 @@ fn describe(from: &dyn Repository, to: &dyn Repository, summary: &CopySummary) -
         "payloads": summary.payloads,
         "bytes": summary.bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at_least_one;
+
+    #[test]
+    fn nothing_at_once_is_refused() {
+        assert_eq!(at_least_one("3"), Ok(3));
+        for text in ["0", "", "-1", "many"] {
+            assert!(at_least_one(text).is_err(), "{text}");
+        }
+    }
 }

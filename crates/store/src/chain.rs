@@ -277,6 +277,21 @@ impl Repository for Chain {
         self.primary().put_payload(body, options).await
     }
 
+    async fn payload_begun(&self, digest: &Digest, size: u64) -> Result<Option<u64>> {
+        self.primary().payload_begun(digest, size).await
+    }
+
+    async fn put_payload_rest(
+        &self,
+        digest: &Digest,
+        size: u64,
+        start: u64,
+        rest: Body,
+    ) -> Result<()> {
+        let to = &self.primary();
+        to.put_payload_rest(digest, size, start, rest).await
+    }
+
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         self.primary().remove_payload(digest).await
     }

@@ -48,6 +48,6 @@ pub use progress::Progress;
 pub use repository::{Repository, TagEntry};
 pub use retry::{Backoff, STALL_MAX};
 pub use server::{
-    Access, OpenNamespace, Right, ServeOptions, Server, ServerStats, ServerTls, SpfsServer,
-    SpfsServerOptions,
+    Access, OpenNamespace, PartialUploads, Right, ServeOptions, Server, ServerStats, ServerTls,
+    SpfsServer, SpfsServerOptions,
 };

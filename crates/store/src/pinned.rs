@@ -134,6 +134,21 @@ impl Repository for Pinned {
         self.repository.put_payload(body, options).await
     }
 
+    async fn payload_begun(&self, digest: &Digest, size: u64) -> Result<Option<u64>> {
+        self.repository.payload_begun(digest, size).await
+    }
+
+    async fn put_payload_rest(
+        &self,
+        digest: &Digest,
+        size: u64,
+        start: u64,
+        rest: Body,
+    ) -> Result<()> {
+        let to = &self.repository;
+        to.put_payload_rest(digest, size, start, rest).await
+    }
+
     async fn adopt_payload(&self, digest: &Digest, path: &Path) -> Result<()> {
         self.repository.adopt_payload(digest, path).await
     }

@@ -116,6 +116,35 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// the number of bytes. Does not store the blob object.
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)>;
 
+    /// How many bytes of the payload `digest`, of `size` bytes, are there from a
+    /// [`put_payload_rest`](Self::put_payload_rest) that broke off: 0 where nothing is. `None` where
+    /// nothing can be gone on with, here or now: then a payload is put as a whole.
+    async fn payload_begun(&self, digest: &Digest, size: u64) -> Result<Option<u64>> {
+        let _ = (digest, size);
+        Ok(None)
+    }
+
+    /// Puts the payload `digest` of `size` bytes, of which `start` are there already: `rest` is what
+    /// follows. Who stores it hashes all of it, and keeps nothing that is not what it is named; what
+    /// came before this breaks off is [there](Self::payload_begun).
+    ///
+    /// # Errors
+    /// `Failed` where it is refused: then it may be put as a whole.
+    async fn put_payload_rest(
+        &self,
+        digest: &Digest,
+        size: u64,
+        start: u64,
+        rest: Body,
+    ) -> Result<()> {
+        let _ = (digest, size, start, rest);
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "go on with a payload",
+            location,
+        })
+    }
+
     /// Takes the local file at `path` over as the payload `digest`, which the caller has verified
     /// and nobody else has open: by rename where that can be. It is gone from `path` afterwards.
     /// Does not store the blob object.

@@ -40,7 +40,9 @@ use self::stats::Counters;
 use crate::error::{Result, StoreError};
 use crate::repository::Repository;
 
-pub use self::spfs::{Access, OpenNamespace, Right, ServerTls, SpfsServer, SpfsServerOptions};
+pub use self::spfs::{
+    Access, OpenNamespace, PartialUploads, Right, ServerTls, SpfsServer, SpfsServerOptions,
+};
 pub use self::stats::ServerStats;
 
 /// The limits of a [`Server`].

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_store::{
-    Access, Location, OpenNamespace, OpenOptions, Repository, Right, ServerTls, SpfsServer,
-    SpfsServerOptions,
+    Access, Location, OpenNamespace, OpenOptions, PartialUploads, Repository, Right, ServerTls,
+    SpfsServer, SpfsServerOptions,
 };
 use serde_json::json;
 use url::Url;
@@ -78,6 +78,7 @@ pub(crate) async fn run(args: ServerArgs, app: &mut App) -> Result<()> {
         access,
         tls: tls(&args)?,
         namespaces: namespaces(app, remote)?,
+        partial_uploads: partial_uploads(app, remote)?,
         ..SpfsServerOptions::default()
     };
     let repository = app.repository(remote).await?;
@@ -176,14 +177,26 @@ fn root(text: &str) -> Result<Url> {
         })
 }
 
-/// How clients' namespaces are opened: as views of the same repository, unless what is served is
-/// one of its namespaces itself.
-fn namespaces(app: &App, remote: Option<&str>) -> Result<Option<OpenNamespace>> {
-    let location = match remote {
+/// Uploads that broke off wait where a repository on disk has what is being written.
+fn partial_uploads(app: &App, remote: Option<&str>) -> Result<Option<PartialUploads>> {
+    let location = location(app, remote)?;
+    let directory = location.path().filter(|path| path.is_dir());
+    Ok(directory.map(|root| PartialUploads::in_directory(root.join("payloads/work"))))
+}
+
+/// The repository that is served.
+fn location(app: &App, remote: Option<&str>) -> Result<Location> {
+    Ok(match remote {
         Some(remote) => app.address(remote)?.parse::<Location>()?,
         None => Location::directory(&app.config.storage.root)
             .with_tag_namespace(app.fs_options()?.tag_namespace),
-    };
+    })
+}
+
+/// How clients' namespaces are opened: as views of the same repository, unless what is served is
+/// one of its namespaces itself.
+fn namespaces(app: &App, remote: Option<&str>) -> Result<Option<OpenNamespace>> {
+    let location = location(app, remote)?;
     if location.tag_namespace().is_some() {
         return Ok(None);
     }

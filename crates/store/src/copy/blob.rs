@@ -1,5 +1,7 @@
 //! One blob: its payload is brought, its object read.
 
+use std::time::Instant;
+
 use farseek_object::{Blob, Digest, Object};
 use futures::{TryStreamExt, future};
 
@@ -8,6 +10,11 @@ use super::plan::{Presence, Wanted};
 use super::{CopyPolicy, Counts, Ends, is_damage};
 use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;
+use crate::retry::Backoff;
+
+/// Payloads from this size on are sent so that they can be gone on with: smaller ones are sent again
+/// in less time than it takes to ask.
+const GO_ON_MIN: u64 = 8 << 20;
 
 /// What has become of a blob.
 #[derive(Debug)]
@@ -36,6 +43,11 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
         }
     }
     if presence == Presence::Missing {
+        if wanted.size.is_some_and(|size| size >= GO_ON_MIN)
+            && let Some(brought) = go_on(&ends, &wanted).await?
+        {
+            return Ok(brought);
+        }
         let (blob, incoming) = future::try_join(
             source_blob(&ends, digest),
             Incoming::open(&ends.from, digest, &ends.progress),
@@ -103,6 +115,54 @@ async fn is_sound(ends: &Ends, digest: &Digest) -> Result<bool> {
         Ok((found, _)) => Ok(found == *digest),
         Err(error) if is_damage(&error) || error.is_not_found() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Sends a large payload to where what comes of it stays when it breaks off, from where it broke
+/// off the last time. `None` where there is no such place.
+async fn go_on(ends: &Ends, wanted: &Wanted) -> Result<Option<Brought>> {
+    let digest = wanted.digest;
+    let mut blob = None;
+    let (mut failed, mut last, mut progress) = (0, 0, Instant::now());
+    loop {
+        let size = wanted.size.unwrap_or_default();
+        let Some(at) = ends.to.payload_begun(&digest, size).await? else {
+            return Ok(None);
+        };
+        let found = match blob.take() {
+            Some(found) => found,
+            None => source_blob(ends, digest).await?,
+        };
+        if at > last {
+            (failed, last, progress) = (0, at, Instant::now());
+        }
+        let incoming = Incoming::open_at(&ends.from, digest, at, &ends.progress).await?;
+        let rest = incoming.into_body(found.size);
+        let sending = ends.to.put_payload_rest(&digest, found.size, at, rest);
+        match sending.await {
+            Ok(()) => {
+                Counts::add(&ends.counts.payloads, 1);
+                Counts::add(&ends.counts.bytes, found.size - at);
+                return Ok(Some(Brought {
+                    size: Some(found.size),
+                    object: Some(Object::Blob(found)),
+                    copied: true,
+                }));
+            }
+            Err(error) if error.is_transient() => {
+                failed += 1;
+                let pause = Backoff::default().pause(failed, progress.elapsed(), None, 0);
+                let Some(pause) = pause else {
+                    return Err(error);
+                };
+                tracing::info!("going on with the payload {digest} after: {error}");
+                tokio::time::sleep(pause).await;
+            }
+            // It is sent as a whole then.
+            Err(StoreError::Failed { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        blob = Some(found);
     }
 }
 

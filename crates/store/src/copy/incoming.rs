@@ -13,11 +13,13 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::retry::Backoff;
 
-/// A payload that is being read from its beginning.
+/// A payload that is being read to its end.
 pub(crate) struct Incoming {
     from: Arc<dyn Repository>,
     digest: Digest,
     payload: Payload,
+    /// Whether it was read from its beginning, so that its hash says what it is.
+    is_whole: bool,
     /// Where `payload` is: what it holds before `at` is not wanted.
     place: u64,
     /// Bytes that have been given out.
@@ -38,13 +40,24 @@ impl Incoming {
         digest: Digest,
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
-        let payload = from.get_payload(&digest, 0..u64::MAX).await?;
+        Self::open_at(from, digest, 0, progress).await
+    }
+
+    /// Opens it at `at`, for who has what is before that, and hashes the whole itself.
+    pub(crate) async fn open_at(
+        from: &Arc<dyn Repository>,
+        digest: Digest,
+        at: u64,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Self> {
+        let payload = from.get_payload(&digest, at..u64::MAX).await?;
         Ok(Self {
             from: Arc::clone(from),
             digest,
+            is_whole: at == 0,
             place: payload.range.start,
             payload,
-            at: 0,
+            at,
             hasher: Hasher::new(),
             failed: 0,
             last_progress: Instant::now(),
@@ -84,7 +97,7 @@ impl Incoming {
             return Err(self.corrupt(reason));
         }
         let found = self.hasher.clone().finish();
-        if found != self.digest {
+        if self.is_whole && found != self.digest {
             let reason = format!("its bytes are those of {found}, not of {}", self.digest);
             return Err(self.corrupt(reason));
         }

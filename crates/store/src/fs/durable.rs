@@ -183,7 +183,7 @@ pub(super) fn make_dir(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes `path` and what is missing above it, each durable in its parent.
-pub(super) fn make_dirs(path: &Path) -> io::Result<()> {
+pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     let made = match make_dir(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let Some(parent) = path.parent() else {

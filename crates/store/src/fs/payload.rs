@@ -8,11 +8,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farseek_object::{Digest, Hasher};
-use futures::future;
+use futures::future::{self, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -255,9 +256,24 @@ pub(super) async fn put(
             run(move || writer.finish(&store, &digest, options)).await?;
             return Ok((digest, size));
         }
-        (hashing, writer, batch) =
-            future::try_join3(hashed, written, next_batch(&mut body)).await?;
+        let stored = future::try_join(hashed, written);
+        ((hashing, writer), batch) = both(stored, next_batch(&mut body)).await?;
         flushing = flush(&mut writer, flushing)?;
+    }
+}
+
+/// Stores one batch while the next is fetched. Where that fails, what is stored is waited for all
+/// the same: nothing is left of it when the failure is told.
+async fn both<T>(
+    storing: impl Future<Output = Result<T>>,
+    fetching: impl Future<Output = Result<Batch>>,
+) -> Result<(T, Batch)> {
+    match future::select(pin!(storing), pin!(fetching)).await {
+        Either::Left((stored, fetching)) => Ok((stored?, fetching.await?)),
+        Either::Right((fetched, storing)) => {
+            let stored = storing.await?;
+            Ok((stored, fetched?))
+        }
     }
 }
 

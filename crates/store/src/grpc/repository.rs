@@ -342,6 +342,21 @@ impl Repository for GrpcRepository {
         upload::put(&self.calls, &self.payloads, body, options.digest).await
     }
 
+    async fn payload_begun(&self, digest: &Digest, _size: u64) -> Result<Option<u64>> {
+        upload::begun(&self.calls, &self.payloads, digest).await
+    }
+
+    async fn put_payload_rest(
+        &self,
+        digest: &Digest,
+        size: u64,
+        start: u64,
+        rest: Body,
+    ) -> Result<()> {
+        let whole = (*digest, size);
+        upload::put_rest(&self.calls, &self.payloads, whole, start, rest).await
+    }
+
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         let asked = wire::RemovePayloadRequest {
             digest: Some(from_digest(digest)),

@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod bulk;
 mod bzip;
+mod partial;
 mod database;
 mod held;
 mod gate;
@@ -40,6 +41,7 @@ use self::gate::Gate;
 use self::held::Held;
 use self::line::Line;
 use self::namespaces::Namespaces;
+use self::partial::Partials;
 use self::payloads::Payloads;
 use self::place::Places;
 use self::tags::Tags;
@@ -55,6 +57,7 @@ use crate::repository::Repository;
 
 pub use self::access::{Access, Right};
 pub use self::namespaces::OpenNamespace;
+pub use self::partial::PartialUploads;
 pub use self::tls::ServerTls;
 
 /// How an [`SpfsServer`] serves.
@@ -75,6 +78,9 @@ pub struct SpfsServerOptions {
     pub max_message_bytes: usize,
     /// Bytes of a payload that is received, unpacked.
     pub max_payload_bytes: u64,
+    /// Where uploads that broke off are kept, to be gone on with by our own clients; without it
+    /// they are thrown away.
+    pub partial_uploads: Option<PartialUploads>,
     /// Where clients find payloads. `None` is the host by which a client has reached us, with the
     /// port that payloads are served at.
     pub payload_root: Option<Url>,
@@ -98,6 +104,7 @@ impl Default for SpfsServerOptions {
             max_held_bytes: 64 << 20,
             max_message_bytes: 128 << 20,
             max_payload_bytes: 1 << 40,
+            partial_uploads: None,
             payload_root: None,
             access: Access::anyone(Right::None),
             tls: None,
@@ -282,7 +289,12 @@ fn transfer(
             counters: Arc::clone(counters),
         },
         access: options.access.clone(),
+        name: options
+            .payload_root
+            .as_ref()
+            .and_then(|root| root.host_str().map(str::to_owned)),
         max_payload_bytes: options.max_payload_bytes,
+        partials: options.partial_uploads.clone().map(Partials::new),
         stall: options.limits.write_stall,
     }
 }

@@ -9,6 +9,8 @@ pub struct ServerStats {
     pub requests: u64,
     /// Bytes of bodies handed to connections.
     pub body_bytes_sent: u64,
+    /// Bytes of payloads received, as they were sent.
+    pub body_bytes_received: u64,
     /// Requests that failed on our side: 5xx, and bodies that broke off.
     pub failures: u64,
     /// Connections open now.
@@ -23,12 +25,14 @@ impl ServerStats {
         let Self {
             requests,
             body_bytes_sent,
+            body_bytes_received,
             failures,
             connections,
             held_bytes,
         } = self;
         format!(
             "{{\"requests\":{requests},\"body_bytes_sent\":{body_bytes_sent},\
+             \"body_bytes_received\":{body_bytes_received},\
              \"failures\":{failures},\"connections\":{connections},\
              \"held_bytes\":{held_bytes}}}\n"
         )
@@ -40,6 +44,7 @@ impl ServerStats {
 pub(super) struct Counters {
     requests: AtomicU64,
     body_bytes_sent: AtomicU64,
+    body_bytes_received: AtomicU64,
     failures: AtomicU64,
     connections: AtomicU64,
     held_bytes: AtomicU64,
@@ -52,6 +57,11 @@ impl Counters {
 
     pub(super) fn sent(&self, bytes: usize) {
         self.body_bytes_sent
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.body_bytes_received
             .fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -83,6 +93,7 @@ impl Counters {
         ServerStats {
             requests: self.requests.load(Ordering::Relaxed),
             body_bytes_sent: self.body_bytes_sent.load(Ordering::Relaxed),
+            body_bytes_received: self.body_bytes_received.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
             held_bytes: self.held(),

@@ -9,6 +9,7 @@ mod line;
 mod nonsense;
 mod ours;
 mod recordings;
+mod resume;
 mod rights;
 mod streaming;
 mod tags;

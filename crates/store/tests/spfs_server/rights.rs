@@ -1,11 +1,12 @@
 //! Who may do what, shown for every call.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use farseek_object::Digest;
-use farseek_store::{Access, SpfsServer, SpfsServerOptions};
+use farseek_store::{Access, PartialUploads, SpfsServer, SpfsServerOptions};
 use farseek_testkit::stock_client::{StockClient, digest_field, field};
 
 use super::{ask, on_disk, open_to_all, serve, views};
@@ -180,9 +181,36 @@ async fn try_all(
     }
     let post = format!("POST / HTTP/1.1\r\n{header}content-length: 3\r\n\r\nnew");
     let posted = ask(server.http_addr(), post).await.unwrap().status;
+    let digest = Digest::of(b"put");
+    let put = format!(
+        "PUT /{digest} HTTP/1.1\r\n{header}upload-offset: 0\r\nupload-length: 3\r\n\
+         content-length: 3\r\n\r\nput"
+    );
+    let put = ask(server.http_addr(), put).await.unwrap().status;
+    assert_eq!(put, posted, "both are uploads");
+    // How much of an upload is there is told to who may go on with it.
+    let head = format!(
+        "HEAD /{} HTTP/1.1\r\n{header}connection: close\r\n\r\n",
+        Digest::of(b"no such")
+    );
+    let told = tokio::task::spawn_blocking({
+        let address = server.http_addr();
+        move || head_of(address, &head)
+    });
+    let told = told.await.unwrap().contains("upload-offset");
+    assert_eq!(told, posted == 200);
     let get = format!("GET /{payload} HTTP/1.1\r\n{header}\r\n");
     let got = ask(server.http_addr(), get).await.unwrap().status;
     (statuses, posted, got)
+}
+
+/// What is answered to a `HEAD`.
+fn head_of(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 fn assert_all(statuses: &BTreeMap<String, String>, calls: &[&str], expected: &str) {
@@ -199,6 +227,9 @@ async fn guarded(access: Access) -> (tempfile::TempDir, SpfsServer, (Digest, Dig
     let options = SpfsServerOptions {
         access,
         namespaces: Some(views(root.path())),
+        partial_uploads: Some(PartialUploads::in_directory(
+            root.path().join("payloads/work"),
+        )),
         ..SpfsServerOptions::default()
     };
     let server = serve(repository, options).await;

@@ -210,9 +210,11 @@ async fn what_cannot_be_stored_is_told_and_leaves_nothing() {
     let cut = packed(&plain);
     let cut = &cut[..cut.len() - 5];
     let wrong_kind = "POST / HTTP/1.1\r\ncontent-type: text/plain\r\ncontent-length: 1\r\n\r\nx";
+    let encoded = "POST / HTTP/1.1\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx";
     let announced = "POST / HTTP/1.1\r\ncontent-length: 1048577\r\n\r\n";
     let table = [
         (415, wrong_kind.as_bytes().to_vec()),
+        (415, encoded.as_bytes().to_vec()),
         (413, announced.as_bytes().to_vec()),
         // What is small packed is counted unpacked.
         (413, upload("/", &packed(&vec![0; 50 << 20]))),
@@ -242,6 +244,38 @@ async fn what_a_web_page_sends_is_not_taken() {
         let answer = ask(server.http_addr(), request).await.unwrap();
         assert_eq!(answer.status, 403, "{origin}");
         assert!(is_clean(root.path()), "{origin}");
+    }
+}
+
+/// A page whose name was given the address of this machine is of the same origin as the server,
+/// and sends no `Origin` with what it reads; but it names itself as the host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_names_another_host_is_not_answered_on_loopback() {
+    let (root, repository) = on_disk();
+    let options = SpfsServerOptions {
+        payload_root: Some("http://repo.example:7787".parse().unwrap()),
+        ..open_to_all()
+    };
+    let server = serve(repository, options).await;
+    let address = server.http_addr();
+    for host in [
+        "evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "",
+        "no host",
+    ] {
+        let post = format!("POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: 3\r\n\r\nraw");
+        assert_eq!(ask(address, post).await.unwrap().status, 421, "{host}");
+        let get = format!("GET /x HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        assert_eq!(ask(address, get).await.unwrap().status, 421, "{host}");
+    }
+    let absolute = "GET http://evil.example/x HTTP/1.1\r\n\r\n";
+    assert_eq!(ask(address, absolute).await.unwrap().status, 421);
+    assert!(is_clean(root.path()));
+    for host in [&address.to_string(), "localhost:1", "[::1]", "Repo.Example"] {
+        let get = format!("GET /x HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        assert_eq!(ask(address, get).await.unwrap().status, 404, "{host}");
     }
 }
 

@@ -18,7 +18,7 @@ use super::access::{Access, Refusal, Want};
 use super::held::{Call, Handing, Held, Talk};
 use super::place::Reached;
 
-/// Bytes of a request, but for one that stores an object: the longest names a digest and a tag.
+/// Bytes of a request, but for those that store things: the longest names a digest and a tag.
 const REQUEST_MAX: usize = 256 << 10;
 
 /// Calls that send whole objects one after the other, at once.
@@ -40,7 +40,9 @@ enum Weight {
 impl Weight {
     fn of_call(path: &str) -> Self {
         match path.rsplit('/').next().unwrap_or_default() {
-            "ReadObject" | "LsTags" | "FindTags" | "IterTagSpecs" | "ReadTag" => Self::Large,
+            "ReadObject" | "GetSmall" | "LsTags" | "FindTags" | "IterTagSpecs" | "ReadTag" => {
+                Self::Large
+            }
             "IterObjects" | "WalkObjects" => Self::Walk,
             "FindDigests" | "IterDigests" => Self::List,
             _ => Self::Small,
@@ -106,9 +108,8 @@ impl Gate {
             return status_of(refusal).into_http();
         }
         let (weight, limit) = (Weight::of_call(path), request_limit(path));
-        if let Some(authority) = request.uri().authority().cloned() {
-            request.extensions_mut().insert(Reached(authority));
-        }
+        let (name, local) = (request.uri().authority().cloned(), talk.local());
+        request.extensions_mut().insert(Reached { name, local });
         let call = talk.begin(weight == Weight::List);
         call.keep(permit(&self.calls).await);
         if weight == Weight::Walk {
@@ -142,9 +143,9 @@ async fn handed(response: Response<Body>, call: Arc<Call>, weight: Weight) -> Re
 
 /// Bytes of a call's message, where they are fewer than any message may have.
 fn request_limit(path: &str) -> usize {
-    match path.ends_with("/WriteObject") {
-        true => usize::MAX,
-        false => REQUEST_MAX,
+    match path.rsplit('/').next() {
+        Some("WriteObject" | "PutSmall") => usize::MAX,
+        _ => REQUEST_MAX,
     }
 }
 

@@ -112,6 +112,8 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Talk {
     peer: IpAddr,
+    /// Our own address, where the system tells it.
+    local: Option<IpAddr>,
     held: Arc<Held>,
     /// Bytes that were handed on and are not written.
     handed: AtomicU64,
@@ -137,9 +139,10 @@ pub(super) enum Leave {
 }
 
 impl Talk {
-    pub(super) fn new(peer: IpAddr, held: Arc<Held>) -> Arc<Self> {
+    pub(super) fn new(peer: IpAddr, local: Option<IpAddr>, held: Arc<Held>) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            local,
             held,
             handed: AtomicU64::new(0),
             state: Mutex::new(TalkState {
@@ -152,6 +155,11 @@ impl Talk {
 
     fn state(&self) -> MutexGuard<'_, TalkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address that the client has reached.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local
     }
 
     /// A turn to make a large answer.

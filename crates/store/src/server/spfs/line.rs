@@ -1,6 +1,7 @@
 //! Connections: TLS where there is any, then gRPC or HTTP/1.1.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,11 +59,12 @@ impl Line {
         gate: Arc<Gate>,
     ) {
         let _open = OpenConnection::new(Arc::clone(&self.counters));
+        let local = local(&stream);
         let Some(wire) = self.greet(stream, tls).await else {
             return;
         };
         let asked = AtomicBool::new(false);
-        let talk = Talk::new(seat.peer(), gate.held());
+        let talk = Talk::new(seat.peer(), local, gate.held());
         let service = service_fn(|request| {
             // A stranger is not let in by asking: such a connection ends as a silent one does.
             if gate.is_known(&request) {
@@ -130,6 +132,7 @@ impl Line {
         transfer: Arc<Transfer>,
     ) {
         let _open = OpenConnection::new(Arc::clone(&self.counters));
+        let is_near = local(&stream).is_some_and(|local| local.is_loopback());
         let Some(wire) = self.greet(stream, tls).await else {
             return;
         };
@@ -138,7 +141,7 @@ impl Line {
                 seat.known();
             }
             let transfer = Arc::clone(&transfer);
-            async move { Ok::<_, Infallible>(transfer.respond(request).await) }
+            async move { Ok::<_, Infallible>(transfer.respond(request, is_near).await) }
         });
         tokio::select! {
             () = listen::http1(wire, service, &self.options, self.stopped) => {}
@@ -161,4 +164,10 @@ impl Line {
             Err(_) => None,
         }
     }
+}
+
+/// The address that a client has reached.
+fn local(stream: &TcpStream) -> Option<IpAddr> {
+    let local = stream.local_addr().ok()?;
+    Some(local.ip().to_canonical())
 }

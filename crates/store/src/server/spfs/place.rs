@@ -1,21 +1,25 @@
 //! Where clients find payloads: pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use farseek_object::Digest;
 use hyper::http::Extensions;
 use hyper::http::uri::Authority;
 use url::Url;
 
-/// By which name a client has reached us. It travels with the call.
+/// By which name a client has reached us, and at which address. It travels with the call.
 #[derive(Debug, Clone)]
-pub(super) struct Reached(pub(super) Authority);
+pub(super) struct Reached {
+    pub(super) name: Option<Authority>,
+    pub(super) local: Option<IpAddr>,
+}
 
 /// Where payloads are served.
 ///
 /// Only the client knows by which of our names it can reach us: behind a wildcard address, a
 /// container or a tunnel, we do not. So without a configured root it is the host that it has
-/// called, with the port that payloads are served at.
+/// called, with the port that payloads are served at; one that names none has our own address, the
+/// one that it is connected to.
 #[derive(Debug)]
 pub(super) struct Places {
     http: SocketAddr,
@@ -46,17 +50,18 @@ impl Places {
         if let Some(root) = &self.root {
             return root.clone();
         }
-        let reached = extensions.get::<Reached>().map(|reached| reached.0.host());
-        let host = reached
-            .filter(|host| !host.is_empty())
-            .map_or_else(|| self.own(), str::to_owned);
+        let reached = extensions.get::<Reached>();
+        let name = reached.and_then(|reached| reached.name.as_ref());
+        let name = name.map(Authority::host).filter(|host| !host.is_empty());
+        let local = reached.and_then(|reached| reached.local);
+        let host = name.map_or_else(|| self.own(local), str::to_owned);
         format!("{}://{host}:{}", self.scheme, self.http.port())
     }
 
-    /// Our address, as far as it is one.
-    fn own(&self) -> String {
-        match self.http.ip() {
-            ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+    /// Our address, or the one that a call came to where ours is all of them.
+    fn own(&self, local: Option<IpAddr>) -> String {
+        let own = Some(self.http.ip()).filter(|ip| !ip.is_unspecified());
+        match own.or(local).unwrap_or(Ipv4Addr::LOCALHOST.into()) {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         }
@@ -71,9 +76,10 @@ mod tests {
         let root = root.map(|root| root.parse().unwrap());
         let places = Places::new(http.parse().unwrap(), tls, root);
         let mut extensions = Extensions::new();
-        if let Some(reached) = reached {
-            extensions.insert(Reached(reached.parse().unwrap()));
-        }
+        extensions.insert(Reached {
+            name: reached.map(|reached| reached.parse().unwrap()),
+            local: Some([10, 0, 0, 9].into()),
+        });
         places.upload(&extensions)
     }
 
@@ -102,7 +108,8 @@ mod tests {
                 "http://[::1]:7787/",
             ),
             ("[::1]:7787", false, None, None, "http://[::1]:7787/"),
-            ("0.0.0.0:7787", false, None, None, "http://127.0.0.1:7787/"),
+            ("0.0.0.0:7787", false, None, None, "http://10.0.0.9:7787/"),
+            ("10.0.0.7:7787", false, None, None, "http://10.0.0.7:7787/"),
             (
                 "0.0.0.0:7787",
                 false,

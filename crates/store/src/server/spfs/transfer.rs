@@ -4,18 +4,22 @@
 //! for others: size, ranges and entity tag of the raw form. The packed form has none of them,
 //! for nobody knows how long it will be.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farseek_object::Digest;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::access::{Access, Refusal, Want};
+use super::partial::Partials;
 use super::{bzip, upload};
+use crate::blocking;
 use crate::error::Result;
 use crate::server::body::{self, AnswerBody};
 use crate::server::respond::Responder;
@@ -26,11 +30,17 @@ pub(super) const PACKED: &str = "application/x-bzip2";
 /// The bytes as they are.
 pub(super) const RAW: &str = "application/octet-stream";
 
+const ABSENT: &str = "there is no such payload\n";
+
 /// What answers the requests of all connections.
 pub(super) struct Transfer {
     pub(super) responder: Responder,
     pub(super) access: Access,
+    /// The name by which clients are told to reach us, where there is one.
+    pub(super) name: Option<String>,
     pub(super) max_payload_bytes: u64,
+    /// Uploads that broke off, where they are kept.
+    pub(super) partials: Option<Arc<Partials>>,
     /// How long a client may send nothing of what it has begun.
     pub(super) stall: Duration,
 }
@@ -41,11 +51,21 @@ impl Transfer {
         self.access.check(request.headers(), Want::Read).is_ok()
     }
 
-    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// Answers a request; `is_near` says that it came by an address of this machine alone.
+    pub(super) async fn respond(
+        &self,
+        request: Request<Incoming>,
+        is_near: bool,
+    ) -> Response<AnswerBody> {
         self.responder.counters.request();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let response = self.answer(request).await;
-        let response = response.unwrap_or_else(|error| self.responder.failed(&path, &error));
+        let response = match is_near && !self.is_ours(&request) {
+            true => self.refuse_name(),
+            false => self
+                .answer(request)
+                .await
+                .unwrap_or_else(|error| self.responder.failed(&path, &error)),
+        };
         tracing::debug!(%method, path, status = response.status().as_u16(), "request");
         response
     }
@@ -54,7 +74,7 @@ impl Transfer {
         let (want, head) = match *request.method() {
             Method::GET => (Want::Read, false),
             Method::HEAD => (Want::Read, true),
-            Method::POST => (Want::Write, false),
+            Method::POST | Method::PUT => (Want::Write, false),
             _ => return Ok(self.wrong_method()),
         };
         if let Err(refusal) = self.access.check(request.headers(), want) {
@@ -67,6 +87,14 @@ impl Transfer {
             Want::Read => {
                 self.download(request.uri().path(), request.headers(), head)
                     .await
+            }
+            Want::Write | Want::Remove if request.method() == Method::PUT => {
+                match self.partials.as_ref().zip(named(request.uri().path())) {
+                    Some((partials, digest)) => {
+                        upload::go_on(self, partials, digest, request).await
+                    }
+                    None => Ok(self.wrong_method()),
+                }
             }
             Want::Write | Want::Remove => upload::take(self, request).await,
         }
@@ -84,7 +112,8 @@ impl Transfer {
         };
         let resource = match self.responder.payload(digest).await {
             Ok(resource) => resource,
-            Err(error) if error.is_not_found() => return nothing("there is no such payload\n"),
+            Err(error) if error.is_not_found() && head => return self.begun(digest, headers).await,
+            Err(error) if error.is_not_found() => return nothing(ABSENT),
             Err(error) => return Err(error),
         };
         let mut response = match is_packed(headers) {
@@ -94,6 +123,21 @@ impl Transfer {
         response
             .headers_mut()
             .insert(VARY, HeaderValue::from_static("accept"));
+        Ok(response)
+    }
+
+    /// That a payload is not there, with how much of it is, for who may send the rest.
+    async fn begun(&self, digest: Digest, headers: &HeaderMap) -> Result<Response<AnswerBody>> {
+        let mut response = self.responder.text(StatusCode::NOT_FOUND, ABSENT);
+        let may_write = self.access.check(headers, Want::Write).is_ok();
+        if let Some(partials) = self.partials.as_ref().filter(|_| may_write) {
+            let partials = Arc::clone(partials);
+            let begun = blocking::run(move || partials.begun(&digest)).await?;
+            if let Some(offset) = begun {
+                let offset = HeaderValue::from(offset);
+                response.headers_mut().insert(upload::OFFSET, offset);
+            }
+        }
         Ok(response)
     }
 
@@ -137,6 +181,32 @@ impl Transfer {
         self.responder.text(StatusCode::FORBIDDEN, text)
     }
 
+    /// A page can also give its own name the address of this machine, and is then of the same
+    /// origin as what it asks (DNS rebinding). Such a request names a host that we are not.
+    fn refuse_name(&self) -> Response<AnswerBody> {
+        let text = "this server is on this machine alone: call it by its address or as localhost, \
+                    or tell it its name with --payloads-root\n";
+        self.responder.text(StatusCode::MISDIRECTED_REQUEST, text)
+    }
+
+    /// Whether the host that a request names can be us, on this machine. Stock clients name one in
+    /// the request line or none at all.
+    fn is_ours(&self, request: &Request<Incoming>) -> bool {
+        let named = match request.headers().get(HOST) {
+            Some(host) => host.to_str().ok().and_then(|host| host.parse().ok()),
+            None => request.uri().authority().cloned(),
+        };
+        let name = match &named {
+            Some(authority) => authority.host(),
+            None => return !request.headers().contains_key(HOST),
+        };
+        is_local_name(name)
+            || self
+                .name
+                .as_deref()
+                .is_some_and(|own| own.eq_ignore_ascii_case(name))
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response<AnswerBody> {
         match refusal {
             Refusal::Stranger => {
@@ -158,6 +228,13 @@ impl Transfer {
 fn named(path: &str) -> Option<Digest> {
     let name = path.rsplit('/').next()?;
     percent_decode_str(name).decode_utf8().ok()?.parse().ok()
+}
+
+/// Whether a host is an address, or a name that always means this machine.
+fn is_local_name(host: &str) -> bool {
+    let name = host.to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Whether the packed form is wanted: the first header line that is one of the two names, and
@@ -193,6 +270,28 @@ mod tests {
             "/%ff",
         ] {
             assert_eq!(named(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_this_machine() {
+        for host in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "[::1]",
+            "localhost",
+            "LocalHost",
+            "a.localhost",
+        ] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!is_local_name(host), "{host}");
         }
     }
 

@@ -1,21 +1,25 @@
 //! A payload that a client sends: hashed on the way, and there as a whole or not at all.
 //!
 //! The answer is SPFS's message, also where something is wrong; then the status says so as well.
+//!
+//! `PUT /DIGEST` is for our own clients: it sends a payload, or the rest of one, under the name it
+//! is to have. What came of it before it broke off is kept, and `HEAD /DIGEST` tells how much.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use farseek_object::Digest;
 use futures::stream::{self, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use hyper::{Request, Response, StatusCode};
 use prost::Message;
 
 use super::answer;
+use super::partial::{Begun, Partial, Partials};
 use super::transfer::{PACKED, RAW, Transfer};
+use crate::blocking;
 use crate::error::{Result, StoreError};
 use crate::grpc::bunzip;
 use crate::grpc::convert;
@@ -48,6 +52,9 @@ pub(super) async fn take(
             return Ok(refused(transfer, StatusCode::UNSUPPORTED_MEDIA_TYPE, words));
         }
     };
+    if let Some(refusal) = refuse_coding(transfer, request.headers()) {
+        return Ok(refusal);
+    }
     let most = transfer.max_payload_bytes;
     let announced = request.body().size_hint().lower();
     if announced > most {
@@ -55,7 +62,7 @@ pub(super) async fn take(
         return Ok(refused(transfer, StatusCode::PAYLOAD_TOO_LARGE, words));
     }
     let fault = Fault::default();
-    let sent = received(request.into_body(), transfer.stall, Arc::clone(&fault));
+    let sent = received(request.into_body(), transfer, Arc::clone(&fault));
     let plain = match is_packed {
         true => bunzip::unpacked(UPLOAD.to_owned(), sent),
         false => sent,
@@ -70,10 +77,123 @@ pub(super) async fn take(
     })
 }
 
+/// The answer to what is packed in a way that is not unpacked here.
+fn refuse_coding(transfer: &Transfer, headers: &HeaderMap) -> Option<Response<AnswerBody>> {
+    let coding = headers.get(CONTENT_ENCODING)?;
+    (coding != "identity").then(|| {
+        let words = "a payload is sent without a content encoding".to_owned();
+        refused(transfer, StatusCode::UNSUPPORTED_MEDIA_TYPE, words)
+    })
+}
+
+/// Bytes that are written at a time.
+const BATCH: usize = 1 << 20;
+
+/// What says where the rest begins, and how long the whole is.
+pub(super) const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+const LENGTH: HeaderName = HeaderName::from_static("upload-length");
+
+/// Goes on with the upload of `digest` with the body of `request`.
+pub(super) async fn go_on(
+    transfer: &Transfer,
+    partials: &Arc<Partials>,
+    digest: Digest,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>> {
+    if let Some(refusal) = refuse_coding(transfer, request.headers()) {
+        return Ok(refusal);
+    }
+    let number = |name| number(request.headers(), &name);
+    let (Some(start), Some(size)) = (number(OFFSET), number(LENGTH)) else {
+        let words = "an upload that goes on says where, by Upload-Offset and Upload-Length";
+        return Ok(refused(transfer, StatusCode::BAD_REQUEST, words.to_owned()));
+    };
+    if size > transfer.max_payload_bytes {
+        let words = too_large(transfer.max_payload_bytes).to_string();
+        return Ok(refused(transfer, StatusCode::PAYLOAD_TOO_LARGE, words));
+    }
+    let opening = Arc::clone(partials);
+    let begun = blocking::run(move || opening.go_on(&digest, size, start)).await?;
+    let partial = match begun {
+        Begun::Open(partial) => partial,
+        Begun::At(there) => {
+            let words = format!("of this payload {there} bytes are here");
+            return Ok(refused(transfer, StatusCode::CONFLICT, words));
+        }
+        Begun::Elsewhere => {
+            let words = "this upload has no place here now: send the payload as a whole";
+            return Ok(refused(transfer, StatusCode::CONFLICT, words.to_owned()));
+        }
+    };
+    let fault = Fault::default();
+    let sent = received(request.into_body(), transfer, Arc::clone(&fault));
+    let rest = limited(sent, size - start, Arc::clone(&fault));
+    match store(transfer, partial, rest, size, &fault).await {
+        Ok(Some(size)) => Ok(accepted(transfer, (digest, size))),
+        Ok(None) => {
+            let words = format!("what was sent is not {digest}, and is thrown away");
+            Ok(refused(transfer, StatusCode::UNPROCESSABLE_ENTITY, words))
+        }
+        Err(error) => Ok(match fault.get() {
+            Some(status) => refused(transfer, *status, error.to_string()),
+            None => failed(transfer, &error),
+        }),
+    }
+}
+
+/// Adds `rest`, and makes a payload of the whole; `None` where it is not the one it is named.
+async fn store(
+    transfer: &Transfer,
+    mut partial: Partial,
+    mut rest: Body,
+    size: u64,
+    fault: &Fault,
+) -> Result<Option<u64>> {
+    let mut ended = false;
+    while !ended {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut broken = None;
+        while bytes < BATCH && !ended {
+            match rest.next().await {
+                Some(Ok(piece)) => {
+                    bytes += piece.len();
+                    batch.push(piece);
+                }
+                Some(Err(error)) => (broken, ended) = (Some(error), true),
+                None => ended = true,
+            }
+        }
+        let writing = move || partial.write(&batch).map(|()| partial);
+        partial = blocking::run(writing).await?;
+        if let Some(error) = broken {
+            return Err(error);
+        }
+    }
+    if partial.length() < size {
+        let _ = fault.set(StatusCode::BAD_REQUEST);
+        let reason = format!("it ends after {} of {size} bytes", partial.length());
+        return Err(spoilt(reason));
+    }
+    let (partial, path) =
+        blocking::run(move || partial.complete().map(|path| (partial, path))).await?;
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let repository = &transfer.responder.repository;
+    repository.adopt_payload(partial.digest(), &path).await?;
+    Ok(Some(size))
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
 /// The bytes of a request's body, which has to go on.
-fn received(body: Incoming, stall: Duration, fault: Fault) -> Body {
+fn received(body: Incoming, transfer: &Transfer, fault: Fault) -> Body {
+    let (stall, counters) = (transfer.stall, Arc::clone(&transfer.responder.counters));
     let pieces = stream::unfold(Some(body), move |body| {
-        let fault = Arc::clone(&fault);
+        let (fault, counters) = (Arc::clone(&fault), Arc::clone(&counters));
         async move {
             let mut body = body?;
             let frame = tokio::time::timeout(stall, body.frame()).await;
@@ -81,6 +201,7 @@ fn received(body: Incoming, stall: Duration, fault: Fault) -> Body {
                 Ok(None) => return None,
                 Ok(Some(Ok(frame))) => {
                     let piece = frame.into_data().unwrap_or_default();
+                    counters.received(piece.len());
                     return Some((Ok(piece), Some(body)));
                 }
                 Ok(Some(Err(error))) => (StatusCode::BAD_REQUEST, format!("it broke off: {error}")),

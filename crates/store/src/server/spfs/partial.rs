@@ -1,0 +1,410 @@
+//! Uploads that broke off, kept to be gone on with: one file each, named by the payload's digest.
+//!
+//! Whoever has the payload goes on where another stopped, for its name says what it has to be; and
+//! nothing becomes a payload before all of it is hashed and is what its name says. The state of the
+//! hash is kept with the file while the server runs; after that it is taken from the file once.
+//!
+//! Bounded: how many there are, how many bytes, how old. A file is locked while it is written, so
+//! two who send the same payload do not meet: the second one sends it as a whole, elsewhere. A file
+//! that is lost or damaged costs sending it again, and nothing else.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use farseek_object::{Digest, Hasher};
+
+use crate::error::{Result, StoreError};
+use crate::fs::durable;
+
+/// What the names of the files begin with.
+const PREFIX: &str = "upload-";
+
+/// Bytes that are read at a time.
+const BATCH: usize = 1 << 20;
+
+/// Where uploads that broke off are kept, and how many.
+#[derive(Debug, Clone)]
+pub struct PartialUploads {
+    /// In the file system of a repository on disk, which takes the files over.
+    pub directory: PathBuf,
+    /// Files at once.
+    pub most: usize,
+    /// Bytes of all of them.
+    pub most_bytes: u64,
+    /// How long one that nobody goes on with is kept.
+    pub age: Duration,
+}
+
+impl PartialUploads {
+    /// In `directory`: up to 64 of them, 64 GiB in all, for a day.
+    pub fn in_directory(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            most: 64,
+            most_bytes: 64 << 30,
+            age: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// The uploads that broke off.
+#[derive(Debug)]
+pub(super) struct Partials {
+    options: PartialUploads,
+    /// The hash of so many bytes of a file. Nothing is done while it is held.
+    hashed: Mutex<HashMap<Digest, (u64, Hasher)>>,
+}
+
+/// What becomes of one who wants to go on.
+pub(super) enum Begun {
+    /// It may.
+    Open(Partial),
+    /// So many bytes are there, which is not where it wants to go on.
+    At(u64),
+    /// Somebody else does, or there is no room.
+    Elsewhere,
+}
+
+/// An upload that is going on. What has been written stays when it is dropped.
+pub(super) struct Partial {
+    partials: Arc<Partials>,
+    digest: Digest,
+    path: PathBuf,
+    file: File,
+    length: u64,
+    hasher: Hasher,
+}
+
+impl Partials {
+    pub(super) fn new(options: PartialUploads) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            hashed: Mutex::default(),
+        })
+    }
+
+    fn hashed(&self) -> MutexGuard<'_, HashMap<Digest, (u64, Hasher)>> {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.options.directory.join(format!("{PREFIX}{digest}"))
+    }
+
+    /// Where to go on with `digest`; `None` where somebody does already. What is there is hashed,
+    /// so that who goes on need not wait for that.
+    pub(super) fn begun(self: &Arc<Self>, digest: &Digest) -> Result<Option<u64>> {
+        if !self.path(digest).exists() {
+            return Ok(Some(0));
+        }
+        Ok(self.open(digest)?.map(|partial| partial.length))
+    }
+
+    /// Goes on with `digest`, of `size` bytes, after `start` of them.
+    pub(super) fn go_on(self: &Arc<Self>, digest: &Digest, size: u64, start: u64) -> Result<Begun> {
+        if !self.path(digest).exists() && !self.make_room(size)? {
+            return Ok(Begun::Elsewhere);
+        }
+        let Some(mut partial) = self.open(digest)? else {
+            return Ok(Begun::Elsewhere);
+        };
+        if partial.length > size {
+            partial.restart()?;
+        }
+        Ok(match partial.length == start {
+            true => Begun::Open(partial),
+            false => Begun::At(partial.length),
+        })
+    }
+
+    /// Opens the file of `digest`, which may be new, and locks it; `None` where it is locked.
+    fn open(self: &Arc<Self>, digest: &Digest) -> Result<Option<Partial>> {
+        let path = self.path(digest);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(StoreError::io("create", &path))?;
+        if !lock(&path, &file)? {
+            return Ok(None);
+        }
+        let length = file.metadata().map_err(StoreError::io("look at", &path))?;
+        let length = length.len();
+        let known = self.hashed().remove(digest);
+        let mut partial = Partial {
+            partials: Arc::clone(self),
+            digest: *digest,
+            path,
+            file,
+            length: 0,
+            hasher: Hasher::new(),
+        };
+        match known {
+            Some((hashed, hasher)) if hashed == length => {
+                partial.length = length;
+                partial.hasher = hasher;
+                let end = partial.file.seek(SeekFrom::Start(length));
+                end.map_err(StoreError::io("read", &partial.path))?;
+            }
+            _ => partial.hash()?,
+        }
+        Ok(Some(partial))
+    }
+
+    /// Removes what is too old, and the oldest where there are too many. Returns whether another
+    /// one of `size` bytes has room then.
+    fn make_room(&self, size: u64) -> Result<bool> {
+        let mut found = self.found()?;
+        found.sort_by_key(|found| found.written);
+        let limit = SystemTime::now().checked_sub(self.options.age);
+        let mut left = found.len();
+        let mut bytes: u64 = found.iter().map(|found| found.bytes).sum();
+        for old in &found {
+            let expired = limit.is_some_and(|limit| old.written < limit);
+            let fits = left < self.options.most && self.fits(bytes, size);
+            if fits && !expired {
+                break;
+            }
+            if remove_unlocked(&old.path)? {
+                left -= 1;
+                bytes -= old.bytes;
+            }
+        }
+        Ok(left < self.options.most && self.fits(bytes, size))
+    }
+
+    fn fits(&self, bytes: u64, size: u64) -> bool {
+        bytes
+            .checked_add(size)
+            .is_some_and(|bytes| bytes <= self.options.most_bytes)
+    }
+
+    fn found(&self) -> Result<Vec<Found>> {
+        let directory = &self.options.directory;
+        durable::make_dirs(directory).map_err(StoreError::io("create", directory))?;
+        let entries = fs::read_dir(directory).map_err(StoreError::io("list", directory))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("list", directory))?;
+            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                continue;
+            }
+            // One that is gone meanwhile takes no room.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            found.push(Found {
+                path: entry.path(),
+                bytes: metadata.len(),
+                written: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
+        Ok(found)
+    }
+}
+
+struct Found {
+    path: PathBuf,
+    bytes: u64,
+    written: SystemTime,
+}
+
+/// Locks `file`, and returns whether it is ours and still the one at `path`.
+fn lock(path: &Path, file: &File) -> Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+    }
+    let ours = file.metadata().map_err(StoreError::io("look at", path))?;
+    Ok(fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino()))
+}
+
+/// Removes the file at `path` unless somebody writes it.
+fn remove_unlocked(path: &Path) -> Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        file => file.map_err(StoreError::io("open", path))?,
+    };
+    if !lock(path, &file)? {
+        return Ok(false);
+    }
+    fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+    Ok(true)
+}
+
+impl Partial {
+    /// Hashes what is there.
+    fn hash(&mut self) -> Result<()> {
+        let failed = || StoreError::io("read", &self.path);
+        (&self.file).seek(SeekFrom::Start(0)).map_err(failed())?;
+        let mut buffer = vec![0; BATCH];
+        loop {
+            let read = (&self.file).read(&mut buffer).map_err(failed())?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.hasher.update(&buffer[..read]);
+            self.length += read as u64;
+        }
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        let failed = || StoreError::io("write", &self.path);
+        self.file.set_len(0).map_err(failed())?;
+        (&self.file).seek(SeekFrom::Start(0)).map_err(failed())?;
+        (self.length, self.hasher) = (0, Hasher::new());
+        Ok(())
+    }
+
+    /// What it is to be.
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Bytes that are there.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Adds bytes.
+    pub(super) fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
+        for piece in pieces {
+            let written = self.file.write_all(piece);
+            written.map_err(StoreError::io("write", &self.path))?;
+            self.hasher.update(piece);
+            self.length += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Where the complete payload is; `None` where it is not what it is named, and gone.
+    pub(super) fn complete(&mut self) -> Result<Option<PathBuf>> {
+        if self.hasher.clone().finish() == self.digest {
+            return Ok(Some(self.path.clone()));
+        }
+        fs::remove_file(&self.path).map_err(StoreError::io("remove", &self.path))?;
+        Ok(None)
+    }
+}
+
+impl Drop for Partial {
+    /// What is written stays, and so does its hash, while there are not more than there may be.
+    fn drop(&mut self) {
+        if self.length == 0 || !self.path.exists() {
+            return;
+        }
+        let mut hashed = self.partials.hashed();
+        if hashed.len() >= self.partials.options.most {
+            hashed.clear();
+        }
+        hashed.insert(self.digest, (self.length, self.hasher.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn partials(most: usize, most_bytes: u64) -> (TempDir, Arc<Partials>) {
+        let directory = tempfile::tempdir().unwrap();
+        let options = PartialUploads {
+            most,
+            most_bytes,
+            ..PartialUploads::in_directory(directory.path())
+        };
+        (directory, Partials::new(options))
+    }
+
+    fn begin(partials: &Arc<Partials>, bytes: &[u8], size: u64) -> Option<Partial> {
+        match partials.go_on(&Digest::of(bytes), size, 0).unwrap() {
+            Begun::Open(partial) => Some(partial),
+            Begun::At(_) | Begun::Elsewhere => None,
+        }
+    }
+
+    fn write(partial: &mut Partial, bytes: &'static [u8]) {
+        partial.write(&[Bytes::from_static(bytes)]).unwrap();
+    }
+
+    #[test]
+    fn what_broke_off_goes_on_here_and_in_the_next_server() {
+        let (directory, first) = partials(4, 100);
+        let digest = Digest::of(b"one two three");
+        write(&mut begin(&first, b"one two three", 13).unwrap(), b"one ");
+        assert_eq!(first.begun(&digest).unwrap(), Some(4));
+        assert!(matches!(first.go_on(&digest, 13, 3).unwrap(), Begun::At(4)));
+        let Begun::Open(mut partial) = first.go_on(&digest, 13, 4).unwrap() else {
+            panic!("it goes on");
+        };
+        write(&mut partial, b"two ");
+        assert_eq!(first.begun(&digest).unwrap(), None, "somebody writes it");
+        assert!(matches!(
+            first.go_on(&digest, 13, 8).unwrap(),
+            Begun::Elsewhere
+        ));
+        drop(partial);
+        let next = Partials::new(PartialUploads::in_directory(directory.path()));
+        let Begun::Open(mut partial) = next.go_on(&digest, 13, 8).unwrap() else {
+            panic!("it goes on");
+        };
+        write(&mut partial, b"three");
+        let path = partial.complete().unwrap().unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"one two three");
+    }
+
+    #[test]
+    fn what_is_not_what_it_is_named_is_gone() {
+        let (directory, partials) = partials(4, 100);
+        let mut partial = begin(&partials, b"right", 5).unwrap();
+        write(&mut partial, b"wrong");
+        assert_eq!(partial.complete().unwrap(), None);
+        drop(partial);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(partials.begun(&Digest::of(b"right")).unwrap(), Some(0));
+    }
+
+    #[test]
+    fn there_are_no_more_than_there_may_be() {
+        let (directory, partials) = partials(2, 100);
+        assert!(begin(&partials, b"large", 101).is_none());
+        for (name, age) in [(&b"a"[..], 10), (b"b", 20)] {
+            let mut partial = begin(&partials, name, 30).unwrap();
+            write(&mut partial, b"0123456789");
+            let written = SystemTime::now() - Duration::from_secs(age);
+            let times = FileTimes::new().set_modified(written);
+            partial.file.set_times(times).unwrap();
+        }
+        // The oldest makes room, for the number as for the bytes.
+        write(&mut begin(&partials, b"c", 30).unwrap(), b"0123456789");
+        let left = |name: &[u8]| partials.path(&Digest::of(name)).exists();
+        assert!(left(b"a") && !left(b"b") && left(b"c"));
+        let busy = begin(&partials, b"d", 85).unwrap();
+        assert!(!left(b"a"));
+        // Who is writing is left alone.
+        assert!(begin(&partials, b"e", 95).is_some());
+        assert!(!left(b"c") && left(b"d"));
+        assert!(begin(&partials, b"f", 1).is_some());
+        drop(busy);
+        let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            let file = File::open(entry.unwrap().path()).unwrap();
+            file.set_times(old).unwrap();
+        }
+        assert!(partials.make_room(1).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
