@@ -281,6 +281,27 @@ impl TagStream {
         Ok(Self { versions })
     }
 
+    /// What can be read of a tag file that is damaged: the versions of `name` in records that are
+    /// whole, as far as one record leads to the next. A record that decodes may still be damaged.
+    pub fn decode_readable(bytes: &[u8], name: &TagName) -> Self {
+        let mut stream = Self::default();
+        let mut rest = bytes;
+        while let Some((length, after)) = rest.split_first_chunk::<8>() {
+            let length = usize::try_from(i64::from_be_bytes(*length)).ok();
+            let record = length.and_then(|length| after.split_at_checked(length));
+            let Some((tag, after)) = record else {
+                break;
+            };
+            if let Ok(tag) = Tag::decode(tag)
+                && tag.name == *name
+            {
+                stream.insert(tag);
+            }
+            rest = after;
+        }
+        stream
+    }
+
     /// A history of `versions`, which are oldest first, kept as they stand.
     pub fn from_oldest_first(versions: Vec<Tag>) -> Self {
         Self { versions }

@@ -12,7 +12,8 @@
 //!
 //! Memory: a digest and a size for everything there is, and some MiB for each payload in flight.
 //! Deliberately absent: renders, locks, files whose names are no digests (a repository does not
-//! show them), the tags of other namespaces than the one that was opened.
+//! show them). The tags of all namespaces are looked at where the repository can show them; where
+//! one of them was opened, its own.
 
 mod affects;
 mod survey;
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use farseek_object::{Digest, EnvItem, TagName};
+use farseek_object::{Digest, EnvItem, TagName, TagNamespace};
 use futures::stream::{BoxStream, TryStreamExt};
 
 use self::survey::Survey;
@@ -63,6 +64,26 @@ pub enum Subject {
     Payload(Digest),
     /// A tag.
     Tag(TagName),
+    /// A tag of another namespace than the one that was opened.
+    TagOf(TagNamespace, TagName),
+}
+
+impl Subject {
+    fn of_tag(namespace: Option<&TagNamespace>, name: TagName) -> Self {
+        match namespace {
+            None => Self::Tag(name),
+            Some(namespace) => Self::TagOf(namespace.clone(), name),
+        }
+    }
+
+    /// The namespace and the name of a tag.
+    fn as_tag(&self) -> Option<(Option<&TagNamespace>, &TagName)> {
+        match self {
+            Self::Tag(name) => Some((None, name)),
+            Self::TagOf(namespace, name) => Some((Some(namespace), name)),
+            Self::Object(_) | Self::Payload(_) => None,
+        }
+    }
 }
 
 /// What is wrong.
@@ -116,6 +137,7 @@ impl fmt::Display for Subject {
             Self::Object(digest) => write!(f, "object {digest}"),
             Self::Payload(digest) => write!(f, "payload {digest}"),
             Self::Tag(name) => write!(f, "tag {name}"),
+            Self::TagOf(namespace, name) => write!(f, "tag {name} of the namespace {namespace}"),
         }
     }
 }

@@ -29,7 +29,7 @@ use farseek_object::{Digest, EnvItem, Object, Tag};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use nix::errno::Errno;
 
-pub(crate) use incoming::Incoming;
+pub(crate) use incoming::{Incoming, PAYLOAD_MAX};
 
 use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;

@@ -26,6 +26,12 @@ use crate::repository::{Repository, TagEntry};
 /// Requests in flight at once: enough to hide a long round trip, few enough for any server.
 const CONCURRENCY: usize = 16;
 
+/// Folders of tags in one another. A path on disk is no deeper by much.
+const MAX_TAG_DEPTH: usize = 256;
+
+/// Tags and their folders: their names are held in memory, and nobody has so many.
+const MAX_TAGS: usize = 8 << 20;
+
 /// Candidates that an ambiguous prefix names.
 const MAX_CANDIDATES: usize = 10;
 
@@ -182,7 +188,11 @@ pub trait RepositoryExt: Repository {
     async fn walk_tags(&self, folder: &str) -> Result<Vec<TagName>> {
         let mut names = Vec::new();
         let mut level = vec![folder.trim_matches('/').to_owned()];
+        let (mut depth, mut folders) = (0, 1);
         while !level.is_empty() {
+            depth += 1;
+            folders += level.len();
+            check_tags(self.location(), depth, folders + names.len())?;
             let listings = stream::iter(level.into_iter().map(|folder| async move {
                 let entries = self.list_tags(&folder).await?;
                 Ok::<_, StoreError>((folder, entries))
@@ -214,6 +224,21 @@ fn join(folder: &str, name: &str) -> String {
     } else {
         format!("{folder}/{name}")
     }
+}
+
+/// Refuses a repository that goes on inventing tags and folders.
+fn check_tags(location: &str, depth: usize, count: usize) -> Result<()> {
+    let reason = if depth > MAX_TAG_DEPTH {
+        format!("folders of tags that are {MAX_TAG_DEPTH} deep are not believed")
+    } else if count > MAX_TAGS {
+        format!("more than {MAX_TAGS} tags and folders of tags are not believed")
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Corrupt {
+        location: location.to_owned(),
+        reason,
+    })
 }
 
 fn ambiguous(prefix: &DigestPrefix, location: String, mut found: Vec<Digest>) -> StoreError {

@@ -282,6 +282,26 @@ impl Repository for FsRepository {
         self.with_tags(move |tags| tags.begin(tag)).await
     }
 
+    async fn readable_tag(&self, name: &TagName) -> Result<TagStream> {
+        let name = name.clone();
+        self.with_tags(move |tags| tags.readable(&name)).await
+    }
+
+    async fn replace_tag(&self, name: &TagName, history: &TagStream) -> Result<()> {
+        let (name, history) = (name.clone(), history.clone());
+        self.with_tags(move |tags| tags.replace(&name, &history))
+            .await
+    }
+
+    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
+        Some(Arc::new(Self {
+            location: self.location.clone(),
+            objects: Arc::clone(&self.objects),
+            payloads: Arc::clone(&self.payloads),
+            tags: Arc::new(self.tags.in_namespace(namespace)?),
+        }))
+    }
+
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
         let tag = tag.clone();
         self.with_tags(move |tags| tags.remove(&tag)).await

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -228,6 +229,29 @@ pub trait Repository: fmt::Debug + Send + Sync {
 
     /// Removes one version of a tag.
     async fn remove_tag(&self, tag: &Tag) -> Result<()>;
+
+    /// What can be read of a tag whose history as a whole cannot; where it can, that.
+    async fn readable_tag(&self, name: &TagName) -> Result<TagStream> {
+        self.read_tag(name).await
+    }
+
+    /// Puts a history in the place of the one that a tag has, whatever state that is in. One that
+    /// cannot be read is kept aside, where the repository has a place for that.
+    ///
+    /// A repository on disk does it in one step; others remove the tag, and insert the versions.
+    async fn replace_tag(&self, name: &TagName, history: &TagStream) -> Result<()> {
+        self.remove_tag_stream(name).await?;
+        for tag in history.newest_first().rev() {
+            self.insert_tag(tag).await?;
+        }
+        Ok(())
+    }
+
+    /// The same repository with the tags of a namespace, where that can be shown.
+    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
+        let _ = namespace;
+        None
+    }
 
     /// Removes a tag with its whole history.
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()>;

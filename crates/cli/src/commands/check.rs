@@ -184,6 +184,7 @@ fn describe_problem(problem: &Problem) -> Value {
         Subject::Object(digest) => ("object", digest.to_string()),
         Subject::Payload(digest) => ("payload", digest.to_string()),
         Subject::Tag(name) => ("tag", name.to_string()),
+        Subject::TagOf(namespace, name) => ("tag", format!("{namespace}#ns/{name}")),
     };
     let damage = match problem.damage {
         Damage::Missing => "missing",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use farseek_object::{Digest, TagSpec};
+use farseek_object::Digest;
 use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
@@ -112,7 +112,7 @@ fn is_absent(problem: &Problem) -> bool {
 fn digest_of(subject: &Subject) -> Option<Digest> {
     match subject {
         Subject::Object(digest) | Subject::Payload(digest) => Some(*digest),
-        Subject::Tag(_) => None,
+        Subject::Tag(_) | Subject::TagOf(..) => None,
     }
 }
 
@@ -124,10 +124,8 @@ fn affected(subject: &Subject, parents: &Parents, roots: &[Root]) -> Vec<String>
                 .map(|number| roots[number as usize].name.clone())
                 .collect()
         }
-        Subject::Tag(name) => {
-            let name = name.clone();
-            vec![TagSpec { name, version: 0 }.to_string()]
-        }
+        Subject::Tag(name) => vec![name.to_string()],
+        Subject::TagOf(namespace, name) => vec![format!("{name} of the namespace {namespace}")],
     }
 }
 

@@ -2,18 +2,19 @@
 //!
 //! What is damaged is removed once the other repository is known to have it, because a repository
 //! leaves what is there; then everything is copied as any graph is, children first, and what was
-//! wrong is looked at again: only that says what has been repaired. A tag that cannot be read is
-//! replaced by the other repository's, with those versions whose targets are there.
+//! wrong is looked at again: only that says what has been repaired. A tag that cannot be read gets
+//! the other repository's history and what can be read of its own, with those versions whose targets
+//! are there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farseek_object::{Digest, EnvItem, Object, TagName};
+use farseek_object::{Digest, EnvItem, Object, TagName, TagNamespace, TagStream};
 use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
 use super::{Damage, Problems, Root, Subject, affects};
-use crate::copy::{CopyOptions, CopyPolicy, CopySummary, Incoming, copy};
+use crate::copy::{CopyOptions, CopyPolicy, CopySummary, Incoming, PAYLOAD_MAX, copy};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -103,7 +104,7 @@ impl Repair {
     /// Tries to repair `subjects`, and says of those it could not why.
     async fn round(&self, subjects: &[Subject], damage: &BTreeMap<Subject, Damage>) -> Reasons {
         let mut reasons = Reasons::new();
-        let ready = stream::iter(subjects.iter().filter(|s| !matches!(s, Subject::Tag(_))))
+        let ready = stream::iter(subjects.iter().filter(|s| s.as_tag().is_none()))
             .map(|subject| async move { (subject, self.make_way(subject, &damage[subject]).await) })
             .buffered(CONCURRENCY);
         let ready: Vec<_> = ready.collect().await;
@@ -118,8 +119,8 @@ impl Repair {
         }
         self.bring_all(wanted, &mut reasons).await;
         for subject in subjects {
-            if let Subject::Tag(name) = subject
-                && let Err(error) = self.tag(name).await
+            if let Some((namespace, name)) = subject.as_tag()
+                && let Err(error) = self.tag(namespace, name).await
             {
                 reasons.insert(subject.clone(), error.with_causes());
             }
@@ -152,7 +153,7 @@ impl Repair {
                 }
                 Ok(*digest)
             }
-            Subject::Tag(_) => unreachable!("tags are repaired by themselves"),
+            Subject::Tag(_) | Subject::TagOf(..) => unreachable!("tags are repaired by themselves"),
         }
     }
 
@@ -173,7 +174,7 @@ impl Repair {
     async fn is_whole(&self, digest: &Digest) -> Result<()> {
         let nobody: Arc<dyn Progress> = Arc::new(());
         let incoming = Incoming::open(&self.from, *digest, &nobody).await?;
-        let (found, _) = incoming.drain().await?;
+        let (found, _) = incoming.drain(PAYLOAD_MAX).await?;
         if found == *digest {
             return Ok(());
         }
@@ -216,25 +217,45 @@ impl Repair {
         copy(from, to, &items, options, self.progress.clone()).await
     }
 
-    /// Puts the source's history of a tag in the place of one that cannot be read, which a
-    /// repository on disk keeps beside it: versions that only it has can still be had from there.
-    async fn tag(&self, name: &TagName) -> Result<()> {
-        let stream = self.from.read_tag(name).await?;
-        let mut versions = Vec::new();
+    /// Puts the source's history of a tag, and what can still be read of its own, in the place of
+    /// one that cannot be read, which a repository on disk keeps beside it.
+    async fn tag(&self, namespace: Option<&TagNamespace>, name: &TagName) -> Result<()> {
+        let (from, to) = (view(&self.from, namespace)?, view(&self.to, namespace)?);
+        let stream = from.read_tag(name).await?;
+        let mut history = TagStream::default();
         let mut failed = None;
-        for tag in stream.newest_first().rev() {
+        for tag in stream.newest_first() {
             match self.bring(&[tag.target]).await {
-                Ok(_) => versions.push(tag),
+                Ok(_) => drop(history.insert(tag.clone())),
                 Err(error) => failed = Some(error),
             }
         }
-        if let (true, Some(error)) = (versions.is_empty(), failed) {
+        if let (true, Some(error)) = (history.is_empty(), failed) {
             return Err(error);
         }
-        self.to.remove_tag_stream(name).await?;
-        for tag in versions {
-            self.to.insert_tag(tag).await?;
+        // Of what is damaged also that may be wrong which can be read: what names nothing is.
+        let own = to.readable_tag(name).await.unwrap_or_default();
+        for tag in own.newest_first() {
+            if self.to.has_object(&tag.target).await? || self.bring(&[tag.target]).await.is_ok() {
+                history.insert(tag.clone());
+            }
         }
-        Ok(())
+        to.replace_tag(name, &history).await
     }
+}
+
+/// A repository with the tags of a namespace.
+fn view(
+    repository: &Arc<dyn Repository>,
+    namespace: Option<&TagNamespace>,
+) -> Result<Arc<dyn Repository>> {
+    let Some(namespace) = namespace else {
+        return Ok(repository.clone());
+    };
+    repository
+        .in_namespace(namespace)
+        .ok_or_else(|| StoreError::Unsupported {
+            operation: "show the tags of another namespace",
+            location: repository.location().to_owned(),
+        })
 }

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use farseek_object::{Digest, Object, TagName, TagSpec, TagStream};
+use farseek_object::{Digest, Object, TagName, TagNamespace, TagSpec, TagStream};
 use futures::FutureExt;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 
 use super::{CheckOptions, Damage, Root, Subject};
-use crate::copy::{Incoming, is_damage};
+use crate::copy::{Incoming, PAYLOAD_MAX, is_damage};
 use crate::error::{Result, StoreError};
 use crate::ext::RepositoryExt as _;
 use crate::progress::Progress;
-use crate::repository::Repository;
+use crate::repository::{Repository, TagEntry};
 use crate::task::spawn;
 
 /// What is known of a repository so far.
@@ -82,19 +82,37 @@ impl Survey {
         }
     }
 
-    /// Reads every tag: all their versions.
+    /// Reads every tag, also of namespaces: all their versions.
     pub(super) async fn tags(&mut self) -> Result<Vec<Root>> {
-        let names = match self.repository.walk_tags("").await {
+        let repository = self.repository.clone();
+        let names = match repository.walk_tags("").await {
             Err(StoreError::Unsupported { .. }) => {
                 self.lists_no_tags = true;
                 return Ok(Vec::new());
             }
             names => names?,
         };
+        let mut roots = self.streams(None, &repository, names).await?;
+        for entry in repository.list_tags("").await? {
+            if let TagEntry::Namespace(namespace) = entry
+                && let Some(view) = repository.in_namespace(&namespace)
+            {
+                let names = view.walk_tags("").await?;
+                roots.extend(self.streams(Some(&namespace), &view, names).await?);
+            }
+        }
+        Ok(roots)
+    }
+
+    async fn streams(
+        &mut self,
+        namespace: Option<&TagNamespace>,
+        view: &Arc<dyn Repository>,
+        names: Vec<TagName>,
+    ) -> Result<Vec<Root>> {
         let mut roots = Vec::new();
-        let repository = &self.repository;
         let read = |name: TagName| async move {
-            let stream = Read::of(repository.read_tag(&name).await);
+            let stream = Read::of(view.read_tag(&name).await);
             (name, stream)
         };
         let mut streams =
@@ -103,13 +121,13 @@ impl Survey {
             match stream? {
                 Read::Whole(stream) => {
                     self.tags_read += 1;
-                    roots.extend(versions(&name, &stream));
+                    roots.extend(versions(namespace, &name, &stream));
                 }
                 // Removed since it was listed.
                 Read::Missing => {}
                 Read::Corrupt(reason) => {
-                    self.damage
-                        .insert(Subject::Tag(name), Damage::Corrupt(reason));
+                    let subject = Subject::of_tag(namespace, name);
+                    self.damage.insert(subject, Damage::Corrupt(reason));
                 }
             }
         }
@@ -192,12 +210,15 @@ impl Survey {
         queue.sort_unstable_by_key(|(_, size)| *size);
         let bytes = queue.iter().filter_map(|(_, size)| *size);
         self.expect(queue.len() as u64, bytes.fold(0, u64::saturating_add));
+        // What lies under the name of a payload may be another one that is larger.
+        let largest = self.blobs.values().copied().max().unwrap_or(0);
         let mut hashing = FuturesUnordered::new();
         loop {
             while hashing.len() < self.options.payloads.max(1)
                 && let Some((digest, size)) = queue.pop()
             {
-                let hash = hash(self.repository.clone(), digest, self.progress.clone());
+                let most = size.map_or(PAYLOAD_MAX, |_| largest);
+                let hash = hash(self.repository.clone(), digest, most, self.progress.clone());
                 hashing.push(
                     spawn(hash)
                         .map(move |hashed| (digest, size, hashed))
@@ -268,7 +289,9 @@ impl Survey {
                     self.hashed.remove(digest);
                     unnamed.extend((!self.blobs.contains_key(digest)).then_some(*digest));
                 }
-                Subject::Tag(name) => objects.extend(self.tag_again(name, roots).await?),
+                Subject::Tag(_) | Subject::TagOf(..) => {
+                    objects.extend(self.tag_again(subject, roots).await?);
+                }
             }
         }
         self.objects(objects).await?;
@@ -276,21 +299,24 @@ impl Survey {
         self.payloads(&unnamed).await
     }
 
-    async fn tag_again(&mut self, name: &TagName, roots: &mut Vec<Root>) -> Result<Vec<Digest>> {
-        match Read::of(self.repository.read_tag(name).await)? {
+    async fn tag_again(&mut self, subject: &Subject, roots: &mut Vec<Root>) -> Result<Vec<Digest>> {
+        let (namespace, name) = subject.as_tag().expect("the subject is a tag");
+        let view = match namespace {
+            None => Some(self.repository.clone()),
+            Some(namespace) => self.repository.in_namespace(namespace),
+        };
+        let view = view.expect("the tag was seen in it before");
+        let damage = match Read::of(view.read_tag(name).await)? {
             Read::Whole(stream) => {
-                let versions = versions(name, &stream);
+                let versions = versions(namespace, name, &stream);
                 let targets = versions.iter().map(|root| root.target).collect();
                 roots.extend(versions);
                 return Ok(targets);
             }
-            Read::Missing => self
-                .damage
-                .insert(Subject::Tag(name.clone()), Damage::Missing),
-            Read::Corrupt(reason) => self
-                .damage
-                .insert(Subject::Tag(name.clone()), Damage::Corrupt(reason)),
+            Read::Missing => Damage::Missing,
+            Read::Corrupt(reason) => Damage::Corrupt(reason),
         };
+        self.damage.insert(subject.clone(), damage);
         Ok(Vec::new())
     }
 
@@ -311,12 +337,17 @@ impl Survey {
 }
 
 /// The versions of a tag, as what wants its targets.
-fn versions(name: &TagName, stream: &TagStream) -> Vec<Root> {
+fn versions(namespace: Option<&TagNamespace>, name: &TagName, stream: &TagStream) -> Vec<Root> {
     let version = |(version, tag): (usize, &farseek_object::Tag)| {
-        let version = version as u64;
-        let name = name.clone();
+        let spec = TagSpec {
+            name: name.clone(),
+            version: version as u64,
+        };
         Root {
-            name: TagSpec { name, version }.to_string(),
+            name: match namespace {
+                None => spec.to_string(),
+                Some(namespace) => format!("{spec} of the namespace {namespace}"),
+            },
             target: tag.target,
         }
     };
@@ -326,10 +357,11 @@ fn versions(name: &TagName, stream: &TagStream) -> Vec<Root> {
 async fn hash(
     repository: Arc<dyn Repository>,
     digest: Digest,
+    most: u64,
     progress: Arc<dyn Progress>,
 ) -> Result<Read<(Digest, u64)>> {
     let hashed = match Incoming::open(&repository, digest, &progress).await {
-        Ok(incoming) => incoming.drain().await,
+        Ok(incoming) => incoming.drain(most).await,
         Err(error) => Err(error),
     };
     Read::of(hashed)

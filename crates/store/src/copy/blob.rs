@@ -56,7 +56,7 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
         return transfer(&ends, &wanted, blob, incoming).await;
     }
     let blob = source_blob(&ends, digest).await?;
-    if presence.is_whole(Some(blob.size)) && is_sound(&ends, &digest).await? {
+    if presence.is_whole(Some(blob.size)) && is_sound(&ends, &blob).await? {
         let (object, copied, size) = (Some(Object::Blob(blob)), false, wanted.size);
         return Ok(Brought {
             object,
@@ -102,17 +102,17 @@ async fn source_blob(ends: &Ends, digest: Digest) -> Result<Blob> {
 
 /// Whether the payload that the destination has is what it is named. Looked at only where that is
 /// asked for.
-async fn is_sound(ends: &Ends, digest: &Digest) -> Result<bool> {
+async fn is_sound(ends: &Ends, blob: &Blob) -> Result<bool> {
     if ends.policy < CopyPolicy::Resync {
         return Ok(true);
     }
     let nobody = std::sync::Arc::new(());
-    let hashed = match Incoming::open(&ends.to, *digest, &(nobody as _)).await {
-        Ok(incoming) => incoming.drain().await,
+    let hashed = match Incoming::open(&ends.to, blob.payload, &(nobody as _)).await {
+        Ok(incoming) => incoming.drain(blob.size).await,
         Err(error) => Err(error),
     };
     match hashed {
-        Ok((found, _)) => Ok(found == *digest),
+        Ok((found, _)) => Ok(found == blob.payload),
         Err(error) if is_damage(&error) || error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }

@@ -13,6 +13,9 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::retry::Backoff;
 
+/// Bytes of the largest payload that is believed, where nothing says how large it has to be.
+pub(crate) const PAYLOAD_MAX: u64 = 1 << 44;
+
 /// A payload that is being read to its end.
 pub(crate) struct Incoming {
     from: Arc<dyn Repository>,
@@ -85,9 +88,14 @@ impl Incoming {
         bytes.boxed()
     }
 
-    /// Reads to the end. Gives the digest of the bytes, and their number.
-    pub(crate) async fn drain(mut self) -> Result<(Digest, u64)> {
-        while self.next().await?.is_some() {}
+    /// Reads to the end, which comes after `most` bytes at the latest. Gives the digest of the
+    /// bytes, and their number.
+    pub(crate) async fn drain(mut self, most: u64) -> Result<(Digest, u64)> {
+        while self.next().await?.is_some() {
+            if self.at > most {
+                return Err(self.corrupt(format!("it goes on beyond {most} bytes")));
+            }
+        }
         Ok((self.hasher.finish(), self.at))
     }
 

@@ -58,6 +58,16 @@ impl TagStore {
         }
     }
 
+    /// The tags of a namespace of the same repository; a namespace has none in it.
+    pub(super) fn in_namespace(&self, namespace: &TagNamespace) -> Option<Self> {
+        (!self.is_namespace).then(|| Self {
+            root: self.root.join(format!("{namespace}{NAMESPACE}")),
+            is_namespace: true,
+            lock_timeout: self.lock_timeout,
+            location: self.location.clone(),
+        })
+    }
+
     /// The history of a tag.
     pub(super) fn read(&self, name: &TagName) -> Result<TagStream> {
         self.find(name)?.ok_or_else(|| self.unknown(name))
@@ -71,7 +81,13 @@ impl TagStore {
         for name in names_in(&path)? {
             let is_dir = match fs::metadata(path.join(&name)) {
                 Ok(metadata) => metadata.is_dir(),
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // Removed since; or a link to nothing, which whoever reads the tag is told.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    match path.join(&name).is_symlink() {
+                        true => false,
+                        false => continue,
+                    }
+                }
                 // Whoever reads the tag is told.
                 Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => false,
                 Err(error) => return Err(StoreError::io("look at", path.join(&name))(error)),
@@ -181,10 +197,35 @@ impl TagStore {
 
     fn set_aside(&self, name: &TagName) -> Result<()> {
         let path = self.path(name);
-        let aside = with_suffix(&path, &format!(".damaged-{}", Uuid::new_v4()));
+        let aside = aside(&path);
         fs::rename(&path, &aside).map_err(StoreError::io("rename", &path))?;
         tracing::warn!(tag = %name, kept = %aside.display(), "the tag could not be read: its file is kept");
         durable::sync_dir(folder_of(&path))
+    }
+
+    /// What can be read of a tag.
+    pub(super) fn readable(&self, name: &TagName) -> Result<TagStream> {
+        match self.find(name) {
+            Ok(found) => found.ok_or_else(|| self.unknown(name)),
+            Err(_) => {
+                let bytes = read_small(&self.path(name), MAX_STREAM_BYTES)?;
+                Ok(TagStream::decode_readable(&bytes.unwrap_or_default(), name))
+            }
+        }
+    }
+
+    /// Puts a history in the place of what is there, by one rename. What cannot be read has a
+    /// second name by then, under which it stays.
+    pub(super) fn replace(&self, name: &TagName, history: &TagStream) -> Result<()> {
+        history.newest_first().try_for_each(rules::check_storable)?;
+        let lock = self.lock(name)?;
+        if self.find(name).is_err() {
+            let path = self.path(name);
+            let aside = aside(&path);
+            fs::hard_link(&path, &aside).map_err(StoreError::io("link", &path))?;
+            tracing::warn!(tag = %name, kept = %aside.display(), "the tag could not be read: its file is kept");
+        }
+        self.write(&lock, name, history)
     }
 
     /// Runs `removal` under the lock of a tag that is there, then removes empty folders.
@@ -194,8 +235,10 @@ impl TagStore {
         removal: impl FnOnce(&TagLock) -> Result<()>,
     ) -> Result<()> {
         // Looked for first, so that a mistyped name makes no folders.
-        if !fs::exists(self.path(name)).map_err(StoreError::io("look at", self.path(name)))? {
-            return Err(self.unknown(name));
+        match fs::symlink_metadata(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(name)),
+            Err(error) => return Err(StoreError::io("look at", self.path(name))(error)),
+            Ok(_) => {}
         }
         let lock = self.lock(name)?;
         let result = removal(&lock);
@@ -220,10 +263,16 @@ impl TagStore {
 
     fn find(&self, name: &TagName) -> Result<Option<TagStream>> {
         let path = self.path(name);
-        let Some(bytes) = read_small(&path, MAX_STREAM_BYTES)? else {
-            return Ok(None);
-        };
         let location = || path.display().to_string();
+        let Some(bytes) = read_small(&path, MAX_STREAM_BYTES)? else {
+            return match path.is_symlink() {
+                true => Err(StoreError::Corrupt {
+                    location: location(),
+                    reason: "it is a link to nothing".into(),
+                }),
+                false => Ok(None),
+            };
+        };
         let stream = TagStream::decode(&bytes).map_err(|source| StoreError::Undecodable {
             location: location(),
             source,
@@ -292,6 +341,11 @@ fn read_entry(name: &str, is_dir: bool) -> Option<TagEntry> {
         (false, Some(tag), _) => is_tag_name(tag).then(|| TagEntry::Tag(tag.into())),
         (false, None, _) => None,
     }
+}
+
+/// Where a tag's file is kept that cannot be read.
+fn aside(path: &Path) -> PathBuf {
+    with_suffix(path, &format!(".damaged-{}", Uuid::new_v4()))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -1,12 +1,15 @@
 //! [`GrpcRepository`]: another machine's repository, by SPFS's protocol.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use farseek_object::{Digest, DigestPrefix, Object, ObjectError, Tag, TagName, TagSpec, TagStream};
+use farseek_object::{
+    Digest, DigestPrefix, Object, ObjectError, Tag, TagName, TagNamespace, TagSpec, TagStream,
+};
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -474,6 +477,23 @@ impl Repository for GrpcRepository {
         }
         // Where it is gone already, somebody removed it, which is their right.
         Ok(self.stored(&tag).await?.unwrap_or(tag))
+    }
+
+    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
+        let options = self.calls.options();
+        if options.namespace.is_some() {
+            return None;
+        }
+        let options = GrpcOptions {
+            namespace: Some(namespace.clone()),
+            ..options.clone()
+        };
+        Some(Arc::new(Self {
+            calls: Calls::new(self.calls.address().clone(), options),
+            payloads: Payloads::default(),
+            many: Known::default(),
+            warned: AtomicBool::new(false),
+        }))
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {

@@ -8,6 +8,7 @@ mod damage;
 mod graph;
 mod kinds;
 mod repairs;
+mod tags;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
