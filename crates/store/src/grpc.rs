@@ -20,6 +20,7 @@ mod line;
 mod status;
 mod calls;
 pub(crate) mod bunzip;
+mod unzstd;
 mod place;
 mod payloads;
 mod upload;
@@ -28,6 +29,6 @@ mod repository;
 #[cfg(test)]
 mod tests;
 
-pub use options::GrpcOptions;
+pub use options::{GrpcOptions, Packing};
 pub use repository::GrpcRepository;
 pub use token::Token;
