@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farseek_object::Digest;
-use farseek_store::{GrpcOptions, GrpcRepository, Packing, PutOptions, Repository, SpfsServer};
-use futures::{StreamExt, TryStreamExt};
+use farseek_store::{GrpcOptions, GrpcRepository, Packing, Repository, SpfsServer};
+use futures::TryStreamExt;
 
-use super::{on_disk, open_to_all, serve};
+use super::{noise, on_disk, open_to_all, put, serve};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_moves_that_range_and_no_more() {
     let (_root, repository) = on_disk();
     let bytes: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let body = futures::stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed();
-    let put = repository.put_payload(body, PutOptions::default());
-    let (digest, size) = put.await.unwrap();
+    let (digest, size) = (put(&*repository, bytes.clone()).await, bytes.len() as u64);
     assert_eq!(digest, Digest::of(&bytes));
 
     let server = serve(Arc::clone(&repository), open_to_all()).await;
@@ -61,23 +59,13 @@ async fn what_shrinks_comes_packed_where_that_is_wanted() {
     let text: Vec<u8> = (0..500_000_u32)
         .flat_map(|n| (n / 9).to_le_bytes())
         .collect();
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(500_000)
-    .collect();
+    let noise = noise(500_000);
     // Its beginning alone would promise too much.
     let half = [&text[..40_000], &noise].concat();
     let small = text[..60_000].to_vec();
     let server = serve(Arc::clone(&repository), open_to_all()).await;
     for (bytes, shrinks) in [(text, true), (noise, false), (half, false), (small, false)] {
-        let body = futures::stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed();
-        let put = repository.put_payload(body, PutOptions::default());
-        let (digest, size) = put.await.unwrap();
+        let (digest, size) = (put(&*repository, bytes.clone()).await, bytes.len() as u64);
         for packing in [Packing::Never, Packing::Away, Packing::Always] {
             let (found, sent) = whole(&server, packing, &digest).await;
             assert!(found == bytes, "{packing:?} of {size}");
