@@ -3,6 +3,7 @@
 //! Only a whole payload, only where samples of it become smaller, and only a few at once: who comes
 //! when there are enough gets the bytes as they are. Packing is work, so each step is done where
 //! blocking is allowed, and nothing is read before the client has taken what was packed.
+//! Deliberately absent: uploads, which go on by positions in the plain bytes.
 
 use bytes::{Buf, Bytes};
 use farseek_object::Digest;
@@ -20,7 +21,9 @@ use crate::repository::Repository;
 /// Payloads that are packed at once: each takes a processor and some MiB.
 pub(super) const ZIPS: usize = 8;
 
-/// The fastest level: it halves most programs, at several hundred MB/s.
+/// The fastest level. Measured on shared libraries: a third of the bytes, packed at some 400 MB/s and
+/// unpacked at 700 MB/s a processor. So it gains on lines up to some Gbit/s and loses within a
+/// machine; level 3 takes another eighth off, at two thirds of the speed.
 const LEVEL: i32 = 1;
 
 /// The window that a client has to keep, as a power of two: 1 MiB.
