@@ -28,6 +28,7 @@ mod line;
 mod status;
 mod calls;
 pub(crate) mod bunzip;
+mod unzstd;
 mod place;
 mod payloads;
 mod upload;
@@ -37,6 +38,6 @@ mod bulk;
 #[cfg(test)]
 mod tests;
 
-pub use options::GrpcOptions;
+pub use options::{GrpcOptions, Packing};
 pub use repository::GrpcRepository;
 pub use token::Token;

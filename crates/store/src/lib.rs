@@ -38,7 +38,7 @@ pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, cop
 pub use error::{Result, Source, StoreError};
 pub use ext::{RepositoryExt, ResolvedEnvironment};
 pub use fs::{FsOptions, FsRepository};
-pub use grpc::{GrpcOptions, GrpcRepository, Token};
+pub use grpc::{GrpcOptions, GrpcRepository, Packing, Token};
 pub use http::{HttpOptions, HttpRepository};
 pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;

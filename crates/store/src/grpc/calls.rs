@@ -115,6 +115,11 @@ impl Calls {
         }
     }
 
+    /// What a call of `operation` fails with.
+    fn failing(&self, operation: &'static str) -> impl Fn(Status) -> StoreError {
+        move |status| failure(status, self.named(operation))
+    }
+
     fn caller(&self, since: Instant) -> Result<Caller> {
         let make = || Line::new(&self.address, self.stall(), self.options.token.clone());
         let line = self.line.get_or_init(make).as_ref();
@@ -147,7 +152,7 @@ impl Calls {
                     self.known.store(true, Ordering::Relaxed);
                     return Ok(answer.into_inner());
                 }
-                Err(status) => failure(status, self.named(operation)),
+                Err(status) => self.failing(operation)(status),
             };
             failed += 1;
             let seed = self.seed.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +194,7 @@ impl Calls {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let answer = attempt(self.caller(Instant::now())?).await;
-        let answer = answer.map_err(|status| failure(status, self.named(operation)))?;
+        let answer = answer.map_err(self.failing(operation))?;
         value(answer.into_inner(), asked, operation, self.location())
     }
 
@@ -199,8 +204,7 @@ impl Calls {
         operation: &'static str,
         stream: &mut Streaming<A>,
     ) -> Result<Option<A::Value>> {
-        let answer = stream.message().await;
-        let answer = answer.map_err(|status| failure(status, self.named(operation)))?;
+        let answer = stream.message().await.map_err(self.failing(operation))?;
         let location = self.location();
         let value = answer.map(|answer| value(answer, Asked::Anything, operation, location));
         value.transpose()

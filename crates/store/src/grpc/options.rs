@@ -7,6 +7,19 @@ use farseek_object::TagNamespace;
 
 use super::token::Token;
 
+/// Whether whole payloads may come packed by zstd, which our own server does where they become
+/// smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// Never.
+    Never,
+    /// From other machines: within one, bytes travel faster than they are packed.
+    #[default]
+    Away,
+    /// Always.
+    Always,
+}
+
 /// How a [`GrpcRepository`](super::GrpcRepository) behaves.
 #[derive(Debug, Clone)]
 pub struct GrpcOptions {
@@ -24,6 +37,8 @@ pub struct GrpcOptions {
     /// Who we are, for servers that ask. Sent with calls, and with payloads to wherever the
     /// server says they are; never from an encrypted connection to one that is not.
     pub token: Option<Token>,
+    /// Whether whole payloads may come packed.
+    pub packing: Packing,
     /// Varies the pauses between attempts: different in every process.
     pub seed: u64,
 }
@@ -39,6 +54,7 @@ impl Default for GrpcOptions {
             max_decode_message_size: 128 << 20,
             max_encode_message_size: usize::MAX,
             token: None,
+            packing: Packing::default(),
             seed: RandomState::new().hash_one("seed"),
         }
     }

@@ -10,11 +10,12 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use farseek_object::Digest;
 use futures::future::{BoxFuture, FutureExt};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -22,7 +23,9 @@ use super::bunzip::unpacked;
 use super::calls::Calls;
 use super::convert::{Asked, from_digest};
 use super::generated as wire;
+use super::options::Packing;
 use super::place::{self, Learned};
+use super::unzstd;
 use crate::error::{Result, StoreError};
 use crate::http::address::is_loopback;
 use crate::http::answer::{Head, Meaning};
@@ -36,6 +39,12 @@ pub(super) const RAW: &str = "application/octet-stream";
 
 /// Payloads packed by bzip2.
 const PACKED: &str = "application/x-bzip2";
+
+/// The coding of payloads that our own server packs.
+const ZSTD: &str = "zstd";
+
+/// What says how long such a payload is.
+const PAYLOAD_SIZE: &str = "payload-size";
 
 /// Redirects followed for one request.
 const REDIRECTS: usize = 8;
@@ -180,8 +189,12 @@ impl Payloads {
         // Two lines: a stock server does not take a list apart, and sends the first it knows.
         headers.append(ACCEPT, HeaderValue::from_static(RAW));
         headers.append(ACCEPT, HeaderValue::from_static(PACKED));
+        let ranged = range_header(&range);
+        if ranged.is_none() && takes_packed(calls, &place) {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ZSTD));
+        }
         let ask = Ask {
-            range: range_header(&range),
+            range: ranged,
             headers,
             ..Ask::get(place.clone())
         };
@@ -282,6 +295,36 @@ fn kind(head: &Head) -> &str {
     kind.split(';').next().unwrap_or_default().trim()
 }
 
+/// Whether what is at `place` may come packed by zstd.
+fn takes_packed(calls: &Calls, place: &Url) -> bool {
+    match calls.options().packing {
+        Packing::Never => false,
+        Packing::Away => !is_loopback(place),
+        Packing::Always => true,
+    }
+}
+
+/// A whole payload that is packed by zstd, where it says its size.
+fn zipped(opened: Opened, stall: Duration) -> Result<Payload> {
+    let size = opened.response.headers().get(PAYLOAD_SIZE);
+    let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
+    let source = opened.source.clone();
+    let Some(size) = size else {
+        return Err(StoreError::Corrupt {
+            location: source,
+            reason: "it sends a payload packed by zstd, and does not say its size".to_owned(),
+        });
+    };
+    let length = opened.head.length;
+    let packed = body::counted(opened, length, stall);
+    Ok(Payload {
+        size: Some(size),
+        range: 0..size,
+        body: unzstd::unpacked(source.clone(), packed, size),
+        source,
+    })
+}
+
 /// The payload that an answer to `asked` holds.
 fn payload(asked: Range<u64>, ranged: bool, opened: Opened, calls: &Calls) -> Result<Payload> {
     let stall = calls.stall();
@@ -296,6 +339,9 @@ fn payload(asked: Range<u64>, ranged: bool, opened: Opened, calls: &Calls) -> Re
                 body: unpacked(source.clone(), packed),
                 source,
             })
+        }
+        RAW if opened.head.meaning() == Meaning::Whole && !ranged && opened.head.is_coded(ZSTD) => {
+            zipped(opened, stall)
         }
         kind if is_data && kind != RAW => Err(StoreError::Corrupt {
             location: opened.source.clone(),

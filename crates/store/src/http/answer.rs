@@ -94,6 +94,12 @@ impl Head {
         })
     }
 
+    /// Whether the body is the file's bytes in this coding, and in no other.
+    pub(crate) fn is_coded(&self, coding: &str) -> bool {
+        let encoding = self.encoding.as_deref().unwrap_or_default();
+        encoding.trim().eq_ignore_ascii_case(coding)
+    }
+
     /// A hint for messages about a body that makes no sense: most often an error page or a
     /// sign-in page where a file was asked for.
     pub(crate) fn hint(&self) -> String {

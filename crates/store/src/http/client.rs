@@ -298,10 +298,10 @@ impl Client {
 
     /// The request without its body.
     fn request(&self, ask: &Ask) -> reqwest::RequestBuilder {
-        let mut request = self
-            .http
-            .request(ask.method.clone(), ask.url.clone())
-            .header(ACCEPT_ENCODING, "identity");
+        let mut request = self.http.request(ask.method.clone(), ask.url.clone());
+        if !ask.headers.contains_key(ACCEPT_ENCODING) {
+            request = request.header(ACCEPT_ENCODING, "identity");
+        }
         if let Some(range) = &ask.range {
             request = request.header(RANGE, range);
         }

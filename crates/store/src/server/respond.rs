@@ -51,6 +51,13 @@ pub(super) struct Resource {
     source: Source,
 }
 
+impl Resource {
+    /// Its bytes, where that is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size
+    }
+}
+
 enum Source {
     Memory(Bytes),
     Payload(Digest),

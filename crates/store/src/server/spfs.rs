@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod bulk;
 mod bzip;
+mod zip;
 mod partial;
 mod database;
 mod held;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use url::Url;
 
@@ -294,6 +295,7 @@ fn transfer(
             .as_ref()
             .and_then(|root| root.host_str().map(str::to_owned)),
         max_payload_bytes: options.max_payload_bytes,
+        zips: Arc::new(Semaphore::new(zip::ZIPS)),
         partials: options.partial_uploads.clone().map(Partials::new),
         stall: options.limits.write_stall,
     }

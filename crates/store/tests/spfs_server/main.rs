@@ -20,11 +20,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use farseek_object::Digest;
 use farseek_store::{
-    Access, FsOptions, FsRepository, OpenNamespace, Repository, Right, SpfsServer,
+    Access, FsOptions, FsRepository, OpenNamespace, PutOptions, Repository, Right, SpfsServer,
     SpfsServerOptions, StoreError,
 };
 use farseek_testkit::stock_client::{Response, exchange};
+use futures::stream::{self, StreamExt};
 use tempfile::TempDir;
 
 /// Any free port of the loopback interface.
@@ -72,4 +75,23 @@ async fn ask(address: SocketAddr, request: impl Into<Vec<u8>>) -> std::io::Resul
     let request = request.into();
     let asking = tokio::task::spawn_blocking(move || exchange(address, &request));
     asking.await.unwrap()
+}
+
+/// Stores a payload.
+async fn put(repository: &dyn Repository, bytes: impl Into<Bytes>) -> Digest {
+    let body = stream::iter([Ok(bytes.into())]).boxed();
+    let put = repository.put_payload(body, PutOptions::default());
+    put.await.unwrap().0
+}
+
+/// Bytes that nothing makes smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
 }

@@ -16,7 +16,7 @@ use farseek_testkit::StockServer;
 use farseek_testkit::stock_client::fields;
 use futures::stream::{self, StreamExt};
 
-use super::{ask, on_disk, open_to_all, serve};
+use super::{ask, noise, on_disk, open_to_all, put, serve};
 
 const MIB: usize = 1 << 20;
 
@@ -39,23 +39,10 @@ fn client_at(url: &str) -> Arc<dyn Repository> {
     Arc::new(GrpcRepository::open(&url.parse().unwrap(), options).unwrap())
 }
 
-fn noise(length: usize) -> Bytes {
-    let mut state = 1_u64;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
 /// A repository of one layer, which has one file of these bytes.
 async fn with_file(bytes: &Bytes) -> Arc<dyn Repository> {
     let repository = MemoryRepository::new();
-    let put = PutOptions::default();
-    let body = stream::iter([Ok(bytes.clone())]).boxed();
-    let (payload, size) = repository.put_payload(body, put).await.unwrap();
+    let (payload, size) = (put(&repository, bytes.clone()).await, bytes.len() as u64);
     let header = Header::default();
     let blob = Object::Blob(Blob {
         header,
@@ -73,7 +60,8 @@ async fn with_file(bytes: &Bytes) -> Arc<dyn Repository> {
     let layer = Layer::new(header, Some(manifest.digest()), Vec::new()).unwrap();
     let layer = Object::Layer(layer);
     for object in [&blob, &manifest, &layer] {
-        repository.put_object(object, put).await.unwrap();
+        let stored = repository.put_object(object, PutOptions::default());
+        stored.await.unwrap();
     }
     let name: TagName = "large".parse().unwrap();
     repository
@@ -111,7 +99,7 @@ fn halting(bytes: &Bytes, end: usize) -> farseek_store::Body {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_the_server_was_killed_only_the_rest_is_sent() {
     let (root, repository) = on_disk();
-    let bytes = noise(64 * MIB);
+    let bytes = Bytes::from(noise(64 * MIB));
     let from = with_file(&bytes).await;
     let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
     let server = serve(Arc::clone(&repository), going_on(root.path())).await;
@@ -159,7 +147,7 @@ async fn after_the_server_was_killed_only_the_rest_is_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_who_send_the_same_do_not_harm_each_other() {
     let (root, repository) = on_disk();
-    let bytes = noise(12 * MIB);
+    let bytes = Bytes::from(noise(12 * MIB));
     let from = with_file(&bytes).await;
     let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
     let server = serve(Arc::clone(&repository), going_on(root.path())).await;
@@ -181,7 +169,7 @@ async fn two_who_send_the_same_do_not_harm_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_is_not_trusted() {
     let (root, repository) = on_disk();
-    let bytes = noise(9 * MIB);
+    let bytes = Bytes::from(noise(9 * MIB));
     let from = with_file(&bytes).await;
     let digest = Digest::of(&bytes);
     let server = serve(Arc::clone(&repository), going_on(root.path())).await;
@@ -262,7 +250,7 @@ async fn what_does_not_say_where_it_goes_on_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_server_is_sent_the_whole_as_ever() {
     let (root, repository) = on_disk();
-    let bytes = noise(9 * MIB);
+    let bytes = Bytes::from(noise(9 * MIB));
     let from = with_file(&bytes).await;
     let server = StockServer::start(root.path());
     push(&from, &client_at(&server.url())).await;

@@ -5,21 +5,13 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use bzip2::Compression;
 use bzip2::read::{BzDecoder, BzEncoder};
 use farseek_object::Digest;
-use farseek_store::{PutOptions, Repository, ServeOptions, SpfsServerOptions};
+use farseek_store::{ServeOptions, SpfsServerOptions};
 use farseek_testkit::stock_client::{download, field, fields, upload};
-use futures::StreamExt;
 
-use super::{ask, on_disk, open_to_all, serve};
-
-async fn put(repository: &dyn Repository, bytes: &[u8]) -> Digest {
-    let body = futures::stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed();
-    let put = repository.put_payload(body, PutOptions::default());
-    put.await.unwrap().0
-}
+use super::{ask, on_disk, open_to_all, put, serve};
 
 fn packed(bytes: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
@@ -61,7 +53,7 @@ async fn a_stock_client_gets_what_it_asks_for() {
     let plain: Vec<u8> = (0..400_000_u32)
         .flat_map(|n| (n / 100).to_le_bytes())
         .collect();
-    let digest = put(&*repository, &plain).await;
+    let digest = put(&*repository, plain.clone()).await;
     let server = serve(repository, open_to_all()).await;
     let address = server.http_addr();
     let coded = digest.to_string().replace('=', "%3d");
@@ -88,7 +80,7 @@ async fn a_stock_client_gets_what_it_asks_for() {
 #[tokio::test]
 async fn others_get_sizes_ranges_and_entity_tags() {
     let (_root, repository) = on_disk();
-    let digest = put(&*repository, b"0123456789").await;
+    let digest = put(&*repository, "0123456789").await;
     let server = serve(repository, open_to_all()).await;
     let etag = format!("\"{digest}\"");
     let get = |method: &str, headers: &str| {

@@ -11,18 +11,20 @@ use std::time::Duration;
 use farseek_object::Digest;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use tokio::sync::Semaphore;
 
 use super::access::{Access, Refusal, Want};
 use super::partial::Partials;
-use super::{bzip, upload};
+use super::{bzip, upload, zip};
 use crate::blocking;
 use crate::error::Result;
 use crate::server::body::{self, AnswerBody};
-use crate::server::respond::Responder;
+use crate::server::respond::{Resource, Responder};
 
 /// The form that stock clients ask for first.
 pub(super) const PACKED: &str = "application/x-bzip2";
@@ -41,6 +43,8 @@ pub(super) struct Transfer {
     pub(super) max_payload_bytes: u64,
     /// Uploads that broke off, where they are kept.
     pub(super) partials: Option<Arc<Partials>>,
+    /// Who packs by zstd.
+    pub(super) zips: Arc<Semaphore>,
     /// How long a client may send nothing of what it has begun.
     pub(super) stall: Duration,
 }
@@ -118,11 +122,14 @@ impl Transfer {
         };
         let mut response = match is_packed(headers) {
             true => self.pack(&digest, head).await?,
-            false => self.responder.send(resource, head, headers).await?,
+            false => match self.zip(&digest, &resource, head, headers).await? {
+                Some(zipped) => zipped,
+                None => self.responder.send(resource, head, headers).await?,
+            },
         };
         response
             .headers_mut()
-            .insert(VARY, HeaderValue::from_static("accept"));
+            .insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
         Ok(response)
     }
 
@@ -163,6 +170,35 @@ impl Transfer {
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(PACKED));
         Ok(response)
+    }
+
+    /// The whole payload packed by zstd, where that is asked for and worth it.
+    async fn zip(
+        &self,
+        digest: &Digest,
+        resource: &Resource,
+        head: bool,
+        headers: &HeaderMap,
+    ) -> Result<Option<Response<AnswerBody>>> {
+        let Some(size) = resource.size().filter(|_| !head && zip::is_wanted(headers)) else {
+            return Ok(None);
+        };
+        let repository = &self.responder.repository;
+        let Ok(permit) = Arc::clone(&self.zips).try_acquire_owned() else {
+            return Ok(None);
+        };
+        if !zip::shrinks(&**repository, digest, size).await? {
+            return Ok(None);
+        }
+        let payload = repository.get_payload(digest, 0..size).await?;
+        let packed = zip::packed(body::trimmed(payload, 0..size)?, permit)?;
+        let body = body::streamed(packed, Arc::clone(&self.responder.counters));
+        let mut response = Response::new(body);
+        let told = response.headers_mut();
+        told.insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
+        told.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        told.insert("payload-size", HeaderValue::from(size));
+        Ok(Some(response))
     }
 
     fn wrong_method(&self) -> Response<AnswerBody> {
