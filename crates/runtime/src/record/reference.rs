@@ -93,7 +93,7 @@ impl Keeper {
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often to look whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The records of the mounts of this host that were there at a time.
 #[derive(Debug)]
