@@ -8,8 +8,8 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, commit, completions, config, demo, diff, info, init, layers, log, ls,
-    ls_tags, mount, platforms, pull, push, search, serve, server, stats, tag, tags, unmount, untag,
-    warm, write,
+    ls_tags, mount, platforms, pull, push, run, search, serve, server, shell, stats, tag, tags,
+    unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -136,6 +136,10 @@ pub(crate) enum Command {
     Server(Box<server::ServerArgs>),
     /// Mount an environment on a directory
     Mount(Box<mount::MountArgs>),
+    /// Run a command in an environment
+    Run(Box<run::RunArgs>),
+    /// Start a shell in an environment
+    Shell(Box<shell::ShellArgs>),
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
@@ -181,6 +185,8 @@ impl Command {
             | Self::Push(_)
             | Self::Pull(_)
             | Self::Mount(_)
+            | Self::Run(_)
+            | Self::Shell(_)
             | Self::Unmount(_)
             | Self::Warm(_)
             | Self::Cache(_)

@@ -18,9 +18,11 @@ pub(crate) mod mount;
 pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod run;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod server;
+pub(crate) mod shell;
 pub(crate) mod stats;
 pub(crate) mod tag;
 pub(crate) mod tags;
@@ -33,6 +35,22 @@ use anyhow::Result;
 
 use crate::app::App;
 use crate::args::Command;
+
+/// Does what takes a process with one thread. Returns the command where there is more to do.
+pub(crate) fn begin(command: Command, app: &mut App) -> Result<Option<Command>> {
+    let command = match command {
+        Command::Shell(args) => Command::Run(Box::new(run::RunArgs::from(*args))),
+        command => command,
+    };
+    match command {
+        Command::Run(args) if !app.in_background => run::front(*args, app).map(|()| None),
+        Command::Run(args) => {
+            app.host = Some(run::begin_host()?);
+            Ok(Some(Command::Run(args)))
+        }
+        command => Ok(Some(command)),
+    }
+}
 
 /// Runs one command to its end.
 pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
@@ -58,6 +76,8 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Serve(args) => serve::run(args, app).await,
         Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
+        Command::Run(args) => run::host(*args, app).await,
+        Command::Shell(_) => unreachable!("it has become a run"),
         Command::Unmount(args) => unmount::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,
         Command::Cache(args) => cache::run(args, app).await,

@@ -40,6 +40,9 @@ pub struct MountRequest {
     /// Puts what the mount has done into words, for other processes: see
     /// [`STATS_XATTR`](farseek_vfs::STATS_XATTR).
     pub stats: Option<StatsText>,
+    /// Whether the mount lists its extended attributes: not where an overlay is put over it, which
+    /// would copy them.
+    pub list_xattrs: bool,
 }
 
 impl MountRequest {
@@ -55,6 +58,7 @@ impl MountRequest {
             threads: None,
             passthrough: true,
             stats: None,
+            list_xattrs: true,
         }
     }
 
@@ -71,11 +75,13 @@ impl MountRequest {
             local,
             walk: walk_options(&self.reader),
             stats: self.stats.clone(),
+            list_xattrs: self.list_xattrs,
             ..VfsOptions::default()
         }
     }
 
-    fn fuse_options(&self) -> MountOptions {
+    /// How it is mounted.
+    pub(crate) fn fuse_options(&self) -> MountOptions {
         let defaults = MountOptions::new(&self.spec.to_string());
         MountOptions {
             allow_other: self.allow_other.unwrap_or_else(|| getuid().is_root()),
@@ -115,12 +121,9 @@ pub async fn mount(
 ) -> Result<MountedEnvironment> {
     let (path, options) = (request.mountpoint.clone(), request.mountpoint_options);
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
-    let tree = environment::load(&repository, &request.spec, request.merge).await?;
+    let vfs = prepare(repository, &request).await?;
     let runtime = Handle::current();
-    let vfs_options = request.vfs_options(Arc::clone(&repository));
-    let reader = Reader::new(repository, request.reader.clone(), runtime.clone());
     blocking(move || {
-        let vfs = Arc::new(Vfs::new(tree, reader, vfs_options));
         let options = request.fuse_options();
         let mount = farseek_vfs::fuse::mount(Arc::clone(&vfs), &mountpoint, &options, runtime)?;
         let mounted = MountedEnvironment { mount, vfs };
@@ -128,6 +131,17 @@ pub async fn mount(
         Ok(mounted)
     })
     .await
+}
+
+/// Everything of a mount but the mount: the environment resolved and merged, with its reader.
+pub(crate) async fn prepare(
+    repository: Arc<dyn Repository>,
+    request: &MountRequest,
+) -> Result<Arc<Vfs>> {
+    let tree = environment::load(&repository, &request.spec, request.merge).await?;
+    let options = request.vfs_options(Arc::clone(&repository));
+    let reader = Reader::new(repository, request.reader.clone(), Handle::current());
+    blocking(move || Ok(Arc::new(Vfs::new(tree, reader, options)))).await
 }
 
 /// What is loaded ahead of a walk must find room in the memory of the reader, with what is ahead

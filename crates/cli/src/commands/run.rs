@@ -1,0 +1,288 @@
+//! `farseek run`.
+//!
+//! Two processes run this command: the front, which is the one the person started, and the host,
+//! which the front starts: see [`farseek_runtime::run`].
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use farseek_object::EnvSpec;
+use farseek_runtime::daemon::Background;
+use farseek_runtime::run::{Entrance, Front, Host, RuntimeDirectory, Started, prepare};
+use farseek_runtime::startup::{self, Words};
+use farseek_runtime::{MountRequest, StatsText, Upper};
+use nix::unistd::getuid;
+
+use crate::app::App;
+use crate::args::IN_BACKGROUND;
+use crate::exit::{self, AlreadyTold, Failure};
+use crate::output::note;
+use crate::reading::ReadingArgs;
+use crate::signals::Signals;
+use crate::sources::SourceArgs;
+use crate::stats::Report;
+
+const EXAMPLES: &str = "\
+Examples:
+  farseek run tools/python -- python3 -c 'print(1)'
+  farseek run --edit tools/python -- make install      # /spfs can be written to
+  farseek run - -- sh                                   # an empty environment, to be filled
+
+The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
+leaves in the background keeps the environment; it is gone with the last of it.";
+
+/// How long the host goes on after its runtime to put away what it has fetched.
+const TO_SETTLE: Duration = Duration::from_secs(5);
+
+/// How long those may go on who are in the runtime when the host is asked to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// `farseek run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// A tag, a digest, or several joined by '+', the topmost last; '-' for nothing
+    #[arg(value_name = "REF")]
+    pub(crate) reference: EnvSpec,
+    /// The command; a shell where there is none
+    #[arg(value_name = "CMD", last = true)]
+    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+}
+
+/// What `run` and `shell` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Let the environment be written to (always so for an empty one)
+    #[arg(short, long, overrides_with = "no_edit")]
+    edit: bool,
+    /// Do not let it be written to
+    #[arg(long, overrides_with = "edit")]
+    no_edit: bool,
+    /// The most that changes may take in memory, such as 2G or 50% of it
+    #[arg(long, value_name = "SIZE", env = "SPFS_FILESYSTEM_TMPFS_SIZE", hide_env = true,
+        value_parser = tmpfs_size)]
+    tmpfs_size: Option<String>,
+    /// Show the environment at this directory
+    #[arg(long, value_name = "DIR", default_value = "/spfs")]
+    at: PathBuf,
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    reading: ReadingArgs,
+}
+
+impl RunOptions {
+    fn upper(&self, reference: &EnvSpec) -> Option<Upper> {
+        let editable = self.edit || reference.items.is_empty() && !self.no_edit;
+        editable.then(|| Upper::Memory {
+            size: self.tmpfs_size.clone(),
+        })
+    }
+
+    fn at(&self) -> Result<PathBuf> {
+        std::path::absolute(&self.at)
+            .map_err(|_| Failure::usage("--at is empty: say which directory"))
+    }
+}
+
+/// What tmpfs(5) takes for a size.
+fn tmpfs_size(text: &str) -> Result<String, String> {
+    let digits = text.trim_end_matches(|c: char| "kKmMgG%".contains(c));
+    let is_size = !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && text.len() <= digits.len() + 1;
+    match is_size {
+        true => Ok(text.to_owned()),
+        false => Err("a size is a number with k, m, g or % after it".to_owned()),
+    }
+}
+
+/// The part of the process that was started: returns only where something is in the way.
+pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
+    let RunArgs {
+        reference,
+        command,
+        options,
+    } = args;
+    let at = options.at()?;
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let shown = [OsString::from(IN_BACKGROUND), at.clone().into()];
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let front = match Front::start(&program, &shown, &arguments)? {
+        Started::Ready(front) => front,
+        Started::Failed(code) => return Err(AlreadyTold(code).into()),
+    };
+    let entrance = Entrance {
+        at,
+        reference: reference.to_string(),
+        allow_other: getuid().is_root(),
+        upper: options.upper(&reference),
+    };
+    let (name, directory) = (front.name.clone(), front.directory.clone());
+    let at = front.enter(&entrance)?;
+    let words = words(command, &at, &directory, app)?;
+    let mut process = process::Command::new(&words.program);
+    process.args(&words.arguments).env("SPFS_RUNTIME", name);
+    Err(not_executed(&words, &process.exec()))
+}
+
+/// What is executed.
+fn words(command: Vec<OsString>, at: &Path, directory: &Path, app: &App) -> Result<Words> {
+    let mut command = command.into_iter();
+    let Some(program) = command.next() else {
+        return interactive(at, directory, app);
+    };
+    let scripts = startup::scripts(at);
+    let command = Words::new(program, command);
+    Ok(startup::after_scripts(
+        command,
+        scripts.as_deref(),
+        &script_shell(),
+    ))
+}
+
+/// The user's shell.
+fn interactive(at: &Path, directory: &Path, app: &App) -> Result<Words> {
+    let shell = match app.environment.variable("SHELL") {
+        Some(shell) => PathBuf::from(shell),
+        None => script_shell(),
+    };
+    if startup::is_bash(&shell) {
+        let file = directory.join("startup.sh");
+        let text = startup::startup_file(&startup::scripts_path(at), &[]);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        return Ok(startup::interactive(&shell, &file));
+    }
+    let scripts = startup::scripts(at);
+    let shell = startup::interactive(&shell, Path::new(""));
+    Ok(startup::after_scripts(
+        shell,
+        scripts.as_deref(),
+        &script_shell(),
+    ))
+}
+
+/// The shell that reads startup scripts.
+fn script_shell() -> PathBuf {
+    let known = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"];
+    let bash = known.into_iter().map(Path::new).find(|path| path.exists());
+    bash.unwrap_or(Path::new("/bin/sh")).to_owned()
+}
+
+/// As shells tell it: 127 for a command that is not there, 126 for one that cannot be executed.
+fn not_executed(words: &Words, error: &io::Error) -> anyhow::Error {
+    note(format_args!(
+        "farseek: cannot run '{}': {error}",
+        words.program.display()
+    ));
+    AlreadyTold(match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
+    })
+    .into()
+}
+
+/// Prepares this process for being the host, as long as it has one thread.
+pub(crate) fn begin_host() -> Result<Host> {
+    let host = Host::of_process()?;
+    match host.detach() {
+        Ok(()) => Ok(host),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            host.fail(exit::code(&error) as u8);
+            Err(error)
+        }
+    }
+}
+
+/// Serves the runtime to its end.
+pub(crate) async fn host(args: RunArgs, app: &mut App) -> Result<()> {
+    let host = app
+        .host
+        .take()
+        .context("this is for the background process")?;
+    let served = serve(&host, args, app).await;
+    if let Err(error) = &served {
+        host.fail(exit::code(error) as u8);
+    }
+    served
+}
+
+async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
+    args.options.reading.overlay(&mut app.config)?;
+    let mut signals = Signals::listen()?;
+    let background = Background::enter(app.config.log.file.as_deref())?;
+    let sources = args.options.sources.open(app).await?;
+    let at = args.options.at()?;
+    let request = MountRequest {
+        reader: app.reader_options(&sources)?,
+        threads: Some(app.config.fuse.worker_threads),
+        passthrough: app.config.fuse.passthrough,
+        stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
+        list_xattrs: false,
+        ..MountRequest::new(args.reference.clone(), &at)
+    };
+    let preparing = async { Ok(prepare(sources.repository, &request).await?) };
+    let vfs = signals.unless(preparing).await?;
+    let reader = vfs.reader().clone();
+    let name = new_name();
+    let directory = RuntimeDirectory::create(&directories(app), &name)?;
+    let serving = async {
+        Ok(host
+            .serve(vfs, &request, name.as_ref(), directory.path())
+            .await?)
+    };
+    let Some(mut hosted) = signals.unless(serving).await? else {
+        return Ok(());
+    };
+    host.ready(background)?;
+    tracing::info!("serving {} as {name} in {}", args.reference, hosted.mounts);
+    let ended = tokio::select! {
+        ended = hosted.ended(&at) => ended,
+        () = signals.next() => tokio::select! {
+            ended = hosted.ended(&at) => ended,
+            () = signals.next() => Ok(()),
+            () = tokio::time::sleep(GRACE) => Ok(()),
+        },
+    };
+    // What has been fetched is to stay: it may still be on its way to the disk.
+    tokio::time::timeout(TO_SETTLE, reader.settle()).await.ok();
+    drop(directory);
+    Ok(ended?)
+}
+
+/// A name that no other runtime has.
+fn new_name() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Where runtimes of this user have their directories.
+fn directories(app: &App) -> PathBuf {
+    match app.environment.variable("XDG_RUNTIME_DIR").map(Path::new) {
+        Some(directory) if directory.is_absolute() => directory.join("farseek"),
+        _ => PathBuf::from(format!("/tmp/farseek-{}", getuid())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_what_the_kernel_takes() {
+        for size in ["1", "10k", "2G", "50%"] {
+            assert_eq!(tmpfs_size(size).as_deref(), Ok(size));
+        }
+        for size in ["", "G", "1GB", "-1", "1,mode=777", "1 G"] {
+            assert!(tmpfs_size(size).is_err(), "{size}");
+        }
+    }
+}

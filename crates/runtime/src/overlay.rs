@@ -1,0 +1,152 @@
+//! Writing to an environment: an overlay over its mount, whose upper directory takes the changes.
+//!
+//! The overlay is mounted over the very directory it has below it, so that the place is the same
+//! whether a runtime is editable or not, and becomes editable while it is used.
+//!
+//! The upper directory is in memory, and gone with the namespace, or on a disk where it is to be
+//! kept. Root's overlays mark what they hide in `trusted.*` attributes, as SPFS's do; in a
+//! namespace of users the kernel allows `user.*` alone (`userxattr`). Files are never copied in
+//! part and directories never moved by reference (`metacopy`, `redirect_dir`): an upper directory
+//! is then understood by itself.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::error::{Result, RuntimeError};
+use crate::namespace;
+
+/// The directory of a runtime in which the memory of an editable one is mounted.
+const MEMORY: &str = "fs";
+
+/// Where the changes of a runtime go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upper {
+    /// To memory, at most as much as `size` says in the words of tmpfs(5): `2G`, `50%`.
+    Memory {
+        /// `None` is the kernel's choice: half of the machine's memory.
+        size: Option<String>,
+    },
+    /// To this directory, which is kept.
+    Kept(PathBuf),
+}
+
+/// The two directories of an overlay that are written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpperDirs {
+    /// What has changed.
+    pub upper: PathBuf,
+    /// The kernel's own, on the same file system.
+    pub work: PathBuf,
+}
+
+impl UpperDirs {
+    /// Those of a runtime with the directory `directory`.
+    pub fn of(upper: &Upper, directory: &Path) -> Self {
+        let place = match upper {
+            Upper::Memory { .. } => directory.join(MEMORY),
+            Upper::Kept(place) => place.clone(),
+        };
+        Self {
+            upper: place.join("upper"),
+            work: place.join("work"),
+        }
+    }
+}
+
+/// Makes what is mounted at `at` editable, in the namespace of mounts of this process.
+///
+/// # Errors
+/// The kernel refuses, in its words.
+pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Result<()> {
+    let dirs = UpperDirs::of(upper, directory);
+    let prepared = match upper {
+        Upper::Memory { size } => mount_memory(&directory.join(MEMORY), size.as_deref()),
+        Upper::Kept(place) => fs::create_dir_all(place),
+    };
+    prepared
+        .and_then(|()| make_dirs(&dirs))
+        .and_then(|()| mount_overlay(at, &dirs))
+        .map_err(|error| RuntimeError::Overlay {
+            path: at.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn mount_memory(at: &Path, size: Option<&str>) -> io::Result<()> {
+    let data = match size {
+        Some(size) => format!("mode=755,size={size}"),
+        None => "mode=755".to_owned(),
+    };
+    fs::create_dir_all(at)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let (name, kind) = (Some("farseek-upper"), Some("tmpfs"));
+    Ok(mount(name, at, kind, flags, Some(data.as_str()))?)
+}
+
+fn make_dirs(dirs: &UpperDirs) -> io::Result<()> {
+    fs::create_dir_all(&dirs.upper)?;
+    fs::create_dir_all(&dirs.work)
+}
+
+/// Mounts the overlay over what it has below it.
+pub(crate) fn mount_overlay(at: &Path, dirs: &UpperDirs) -> io::Result<()> {
+    let data = options(at, dirs, namespace::is_of_users());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Bytes, not text: a path may be anything.
+    let data = std::ffi::OsString::from_vec(data);
+    let (name, kind) = (Some("farseek-edit"), Some("overlay"));
+    Ok(mount(name, at, kind, flags, Some(data.as_os_str()))?)
+}
+
+/// The options of an overlay, as mount(2) takes them.
+fn options(lower: &Path, dirs: &UpperDirs, of_users: bool) -> Vec<u8> {
+    let mut data = b"lowerdir=".to_vec();
+    data.extend(escaped(lower));
+    data.extend(b",upperdir=");
+    data.extend(escaped(&dirs.upper));
+    data.extend(b",workdir=");
+    data.extend(escaped(&dirs.work));
+    data.extend_from_slice(match of_users {
+        true => b",userxattr".as_slice(),
+        false => b",index=off,metacopy=off,redirect_dir=nofollow".as_slice(),
+    });
+    data
+}
+
+/// A path with what the overlay's options are parted by made harmless.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(path.as_os_str().len());
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            bytes.push(b'\\');
+        }
+        bytes.push(byte);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_what_the_kernel_parses() {
+        let upper = Upper::Memory { size: None };
+        let dirs = UpperDirs::of(&upper, Path::new(r"/r/a,b:c\d"));
+        let of_root = options(Path::new("/spfs"), &dirs, false);
+        assert_eq!(
+            String::from_utf8(of_root).unwrap(),
+            r"lowerdir=/spfs,upperdir=/r/a\,b\:c\\d/fs/upper,workdir=/r/a\,b\:c\\d/fs/work,index=off,metacopy=off,redirect_dir=nofollow"
+        );
+        let dirs = UpperDirs::of(&Upper::Kept("/k".into()), Path::new("/r"));
+        let of_users = options(Path::new("/spfs"), &dirs, true);
+        assert_eq!(
+            String::from_utf8(of_users).unwrap(),
+            "lowerdir=/spfs,upperdir=/k/upper,workdir=/k/work,userxattr"
+        );
+    }
+}
