@@ -221,6 +221,10 @@ impl Repository for Chain {
         self.primary().put_object(object, options).await
     }
 
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        self.primary().refresh_object(digest).await
+    }
+
     async fn remove_object(&self, digest: &Digest) -> Result<()> {
         self.primary().remove_object(digest).await
     }
@@ -292,6 +296,10 @@ impl Repository for Chain {
 
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         self.primary().push_tag(name, target, user).await
+    }
+
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        self.primary().begin_tag(tag).await
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {

@@ -163,6 +163,14 @@ impl Repository for FsRepository {
         Ok(digest)
     }
 
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        let digest = *digest;
+        with(&self.objects, move |store| {
+            store.reuse(&digest, |_, _| true)
+        })
+        .await
+    }
+
     async fn remove_object(&self, digest: &Digest) -> Result<()> {
         let digest = *digest;
         with(&self.objects, move |store| store.remove(&digest)).await
@@ -235,6 +243,11 @@ impl Repository for FsRepository {
         let (name, target, user) = (name.clone(), *target, user.to_owned());
         self.with_tags(move |tags| tags.push(&name, &target, &user))
             .await
+    }
+
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        let tag = tag.clone();
+        self.with_tags(move |tags| tags.begin(tag)).await
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {

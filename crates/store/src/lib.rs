@@ -34,7 +34,7 @@ pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
 pub use commit::{CommitOptions, CommitSummary, commit_directory, survey_changes};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
-pub use ext::RepositoryExt;
+pub use ext::{RepositoryExt, ResolvedEnvironment};
 pub use fs::{FsOptions, FsRepository};
 pub use grpc::{GrpcOptions, GrpcRepository, Token};
 pub use http::{HttpOptions, HttpRepository};

@@ -97,6 +97,10 @@ impl Repository for Pinned {
         self.repository.put_object(object, options).await
     }
 
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        self.repository.refresh_object(digest).await
+    }
+
     async fn remove_object(&self, _: &Digest) -> Result<()> {
         self.refused(REMOVE)
     }

@@ -51,6 +51,15 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// refreshed.
     async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest>;
 
+    /// Makes an object that is there as young as if it had been stored now, and returns whether it
+    /// is there: what [`put_object`](Self::put_object) does with it, without its bytes.
+    ///
+    /// Where age plays no part, whether it is there; of several repositories, in the one that is
+    /// written to.
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        self.has_object(digest).await
+    }
+
     /// Removes an object; one that is not there is no error.
     async fn remove_object(&self, digest: &Digest) -> Result<()>;
 
@@ -124,6 +133,20 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// and inserts, with no other writer between. Where the head's target is `target` already,
     /// nothing is written. Returns the head.
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag>;
+
+    /// Begins a tag with `tag` as its first version, in one step: of several who begin the same
+    /// one, one does. Returns whether it was us; where the tag is there, nothing is written.
+    ///
+    /// # Errors
+    /// `Unsupported` where that cannot be done in one step.
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        let _ = tag;
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "begin a tag that must not be there yet",
+            location,
+        })
+    }
 
     /// Removes one version of a tag.
     async fn remove_tag(&self, tag: &Tag) -> Result<()>;
