@@ -7,9 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, check, commit, completions, config, demo, diff, info, init, layers, log, ls,
-    ls_tags, mount, platforms, pull, push, run, search, serve, server, shell, stats, tag, tags,
-    unmount, untag, warm, write,
+    cache, cat, check, commit, completions, config, demo, diff, edit, info, init, join, layers,
+    log, ls, ls_tags, mount, platforms, pull, push, reset, run, search, serve, server, shell,
+    stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -140,6 +140,12 @@ pub(crate) enum Command {
     Run(Box<run::RunArgs>),
     /// Start a shell in an environment
     Shell(Box<shell::ShellArgs>),
+    /// Run a command in a runtime that is there
+    Join(join::JoinArgs),
+    /// In a runtime: let its environment be written to, or no more
+    Edit(edit::EditArgs),
+    /// In a runtime: undo changes of its environment
+    Reset(reset::ResetArgs),
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
@@ -187,6 +193,9 @@ impl Command {
             | Self::Mount(_)
             | Self::Run(_)
             | Self::Shell(_)
+            | Self::Join(_)
+            | Self::Edit(_)
+            | Self::Reset(_)
             | Self::Unmount(_)
             | Self::Warm(_)
             | Self::Cache(_)

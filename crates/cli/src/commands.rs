@@ -8,8 +8,10 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod diff;
+pub(crate) mod edit;
 pub(crate) mod info;
 pub(crate) mod init;
+pub(crate) mod join;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod ls;
@@ -18,6 +20,7 @@ pub(crate) mod mount;
 pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod reset;
 pub(crate) mod run;
 pub(crate) mod search;
 pub(crate) mod serve;
@@ -48,6 +51,7 @@ pub(crate) fn begin(command: Command, app: &mut App) -> Result<Option<Command>> 
             app.host = Some(run::begin_host()?);
             Ok(Some(Command::Run(args)))
         }
+        Command::Join(args) => join::run(args, app).map(|()| None),
         command => Ok(Some(command)),
     }
 }
@@ -77,7 +81,9 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Run(args) => run::host(*args, app).await,
-        Command::Shell(_) => unreachable!("it has become a run"),
+        Command::Shell(_) | Command::Join(_) => unreachable!("it was done at the beginning"),
+        Command::Edit(args) => edit::run(args, app).await,
+        Command::Reset(args) => reset::run(args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,
         Command::Cache(args) => cache::run(args, app).await,

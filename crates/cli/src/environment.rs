@@ -84,6 +84,15 @@ impl Environment {
         self.user_dir("XDG_CACHE_HOME", ".cache")
     }
 
+    /// Where runtimes of this user have their directories, one each.
+    pub(crate) fn runtimes_dir(&self) -> PathBuf {
+        let set = self.variable("XDG_RUNTIME_DIR").map(Path::new);
+        match set.filter(|path| path.is_absolute()) {
+            Some(directory) => directory.join("farseek"),
+            None => PathBuf::from(format!("/tmp/farseek-{}", Uid::effective())),
+        }
+    }
+
     /// `path` with a leading `~` replaced by the user's home.
     pub(crate) fn expand(&self, path: &str) -> PathBuf {
         let rest = path.strip_prefix('~');

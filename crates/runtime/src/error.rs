@@ -116,6 +116,12 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
+    /// The host of a runtime does not do what it is asked.
+    #[error("the runtime cannot be changed: {reason}")]
+    Control {
+        /// Why not.
+        reason: String,
+    },
     /// There is a runtime of that name.
     #[error(
         "there is a runtime '{name}' already: choose another name, or remove it first (farseek runtime remove)"

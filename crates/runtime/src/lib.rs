@@ -13,6 +13,7 @@ mod mount;
 mod mountpoint;
 mod mounts;
 pub mod namespace;
+mod upper;
 mod overlay;
 mod patience;
 mod place;

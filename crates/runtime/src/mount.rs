@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use farseek_object::{EnvSpec, MergeOptions};
 use farseek_reader::{Reader, ReaderOptions, Verify};
-use farseek_store::Repository;
+use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::fuse::{Mount, MountOptions};
 use farseek_vfs::{LocalOptions, StatsText, Vfs, VfsOptions, WalkOptions};
 use nix::sys::statvfs::statvfs;
@@ -121,7 +121,8 @@ pub async fn mount(
 ) -> Result<MountedEnvironment> {
     let (path, options) = (request.mountpoint.clone(), request.mountpoint_options);
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
-    let vfs = prepare(repository, &request).await?;
+    let environment = repository.resolve_environment(&request.spec).await?;
+    let vfs = prepare(repository, &request, environment).await?;
     let runtime = Handle::current();
     blocking(move || {
         let options = request.fuse_options();
@@ -133,12 +134,13 @@ pub async fn mount(
     .await
 }
 
-/// Everything of a mount but the mount: the environment resolved and merged, with its reader.
+/// Everything of a mount but the mount: the environment merged, with its reader.
 pub(crate) async fn prepare(
     repository: Arc<dyn Repository>,
     request: &MountRequest,
+    environment: ResolvedEnvironment,
 ) -> Result<Arc<Vfs>> {
-    let tree = environment::load(&repository, &request.spec, request.merge).await?;
+    let tree = environment::merge(environment, request.merge).await?;
     let options = request.vfs_options(Arc::clone(&repository));
     let reader = Reader::new(repository, request.reader.clone(), Handle::current());
     blocking(move || Ok(Arc::new(Vfs::new(tree, reader, options)))).await

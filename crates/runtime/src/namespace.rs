@@ -41,7 +41,7 @@ fn has_capability(status: &str, bit: u64) -> bool {
 }
 
 /// Whether this process is in another namespace of users than the machine's own.
-pub(crate) fn is_of_users() -> bool {
+pub fn is_of_users() -> bool {
     fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() != FIRST_USERS)
 }
 
@@ -53,6 +53,13 @@ pub(crate) fn is_of_users() -> bool {
 pub fn mounts_of(pid: &str) -> io::Result<String> {
     let link = fs::read_link(format!("/proc/{pid}/ns/mnt"))?;
     Ok(link.to_string_lossy().into_owned())
+}
+
+/// A process in the namespace of mounts `mounts`, of those that this user may see.
+pub(crate) fn member_of(mounts: &str) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|number: &u32| mounts_of(&number.to_string()).is_ok_and(|name| name == mounts))
 }
 
 /// Puts this process into a new namespace of users, as the user it is.

@@ -14,10 +14,12 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Result, RuntimeError};
 use crate::namespace;
+use crate::upper;
 
 /// The directory of a runtime in which the memory of an editable one is mounted.
 const MEMORY: &str = "fs";
@@ -57,6 +59,103 @@ impl UpperDirs {
     }
 }
 
+/// What has been done to let a runtime be written to, as its host knows it.
+#[derive(Debug)]
+pub(crate) struct Edits {
+    upper: Option<Upper>,
+    frozen: bool,
+    /// How often all changes have been undone.
+    resets: u32,
+}
+
+impl Edits {
+    /// A runtime that begins with `upper`.
+    pub(crate) fn new(upper: Option<Upper>) -> Self {
+        Self {
+            upper,
+            frozen: false,
+            resets: 0,
+        }
+    }
+
+    /// Lets the environment at `at` be written to, if it cannot be already.
+    pub(crate) fn allow(
+        &mut self,
+        at: &Path,
+        upper: &Upper,
+        directory: &Path,
+    ) -> Result<(), String> {
+        if self.upper.is_none() {
+            let made = make_editable(at, upper, directory);
+            made.map_err(|error| error.to_string())?;
+            self.upper = Some(upper.clone());
+        } else if self.frozen {
+            remount(at, MsFlags::empty())?;
+        }
+        self.frozen = false;
+        Ok(())
+    }
+
+    /// Lets it be written to no more.
+    pub(crate) fn freeze(&mut self, at: &Path) -> Result<(), String> {
+        if self.upper.is_some() && !self.frozen {
+            remount(at, MsFlags::MS_RDONLY)?;
+            self.frozen = true;
+        }
+        Ok(())
+    }
+
+    /// Undoes changes: those of `paths`, or all of them. The overlay is mounted anew, for it must
+    /// not see its upper directory change. What is open goes on with what it has.
+    pub(crate) fn reset(
+        &mut self,
+        at: &Path,
+        directory: &Path,
+        paths: &[PathBuf],
+    ) -> Result<(), String> {
+        let Some(upper) = &self.upper else {
+            return Err("the runtime is not editable: nothing has changed".to_owned());
+        };
+        let dirs = UpperDirs::of(upper, directory);
+        let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        detached.map_err(|errno| errno.desc().to_owned())?;
+        let undone = match paths {
+            [] => self.undo_all(&dirs).map_err(|error| error.to_string()),
+            paths => paths
+                .iter()
+                .try_for_each(|path| upper::undo(&dirs.upper, path)),
+        };
+        // Whether it was undone or not, it is to be there.
+        mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
+        if self.frozen {
+            remount(at, MsFlags::MS_RDONLY)?;
+        }
+        undone
+    }
+
+    /// Puts the changes aside, so that what is open is not disturbed, and removes them.
+    fn undo_all(&mut self, dirs: &UpperDirs) -> io::Result<()> {
+        self.resets += 1;
+        let aside = dirs.work.with_file_name(format!("undone-{}", self.resets));
+        let mode = fs::metadata(&dirs.upper)?.permissions();
+        fs::rename(&dirs.upper, &aside)?;
+        fs::create_dir(&dirs.upper)?;
+        fs::set_permissions(&dirs.upper, mode)?;
+        upper::remove(&aside)
+    }
+}
+
+/// Changes whether what is mounted at `at` can be written to.
+fn remount(at: &Path, flags: MsFlags) -> Result<(), String> {
+    let flags =
+        flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match mount(None::<&str>, at, None::<&str>, flags, None::<&str>) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err("files in it are open for writing: close them first".to_owned()),
+        Err(errno) => Err(errno.desc().to_owned()),
+    }
+}
+
 /// Makes what is mounted at `at` editable, in the namespace of mounts of this process.
 ///
 /// # Errors
@@ -68,7 +167,7 @@ pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Resul
         Upper::Kept(place) => fs::create_dir_all(place),
     };
     prepared
-        .and_then(|()| make_dirs(&dirs))
+        .and_then(|()| make_dirs(at, &dirs))
         .and_then(|()| mount_overlay(at, &dirs))
         .map_err(|error| RuntimeError::Overlay {
             path: at.to_owned(),
@@ -87,8 +186,10 @@ fn mount_memory(at: &Path, size: Option<&str>) -> io::Result<()> {
     Ok(mount(name, at, kind, flags, Some(data.as_str()))?)
 }
 
-fn make_dirs(dirs: &UpperDirs) -> io::Result<()> {
+fn make_dirs(at: &Path, dirs: &UpperDirs) -> io::Result<()> {
     fs::create_dir_all(&dirs.upper)?;
+    // The root of the overlay is this directory, and looks as it did.
+    fs::set_permissions(&dirs.upper, fs::metadata(at)?.permissions())?;
     fs::create_dir_all(&dirs.work)
 }
 
@@ -111,7 +212,7 @@ fn options(lower: &Path, dirs: &UpperDirs, of_users: bool) -> Vec<u8> {
     data.extend(b",workdir=");
     data.extend(escaped(&dirs.work));
     data.extend_from_slice(match of_users {
-        true => b",userxattr".as_slice(),
+        true => b",userxattr,index=off".as_slice(),
         false => b",index=off,metacopy=off,redirect_dir=nofollow".as_slice(),
     });
     data
@@ -146,7 +247,7 @@ mod tests {
         let of_users = options(Path::new("/spfs"), &dirs, true);
         assert_eq!(
             String::from_utf8(of_users).unwrap(),
-            "lowerdir=/spfs,upperdir=/k/upper,workdir=/k/work,userxattr"
+            "lowerdir=/spfs,upperdir=/k/upper,workdir=/k/work,userxattr,index=off"
         );
     }
 }

@@ -26,9 +26,10 @@
 
 mod link;
 mod directory;
+mod control;
 mod front;
 mod host;
 
-pub use directory::RuntimeDirectory;
-pub use front::{Entrance, Front, Started};
-pub use host::{Host, Hosted, prepare};
+pub use control::{Request, ask};
+pub use front::{Entrance, Front, Started, join};
+pub use host::{Host, HostRequest, Hosted};

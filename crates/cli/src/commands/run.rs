@@ -14,11 +14,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_object::EnvSpec;
 use farseek_runtime::daemon::Background;
-use farseek_runtime::run::{Entrance, Front, Host, RuntimeDirectory, Started, prepare};
+use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
 use farseek_runtime::{MountRequest, StatsText, Upper};
 use nix::unistd::getuid;
 
+use crate::active::{self, VARIABLE};
 use crate::app::App;
 use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
@@ -36,9 +37,6 @@ Examples:
 
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
 leaves in the background keeps the environment; it is gone with the last of it.";
-
-/// How long the host goes on after its runtime to put away what it has fetched.
-const TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// How long those may go on who are in the runtime when the host is asked to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -94,7 +92,7 @@ impl RunOptions {
 }
 
 /// What tmpfs(5) takes for a size.
-fn tmpfs_size(text: &str) -> Result<String, String> {
+pub(super) fn tmpfs_size(text: &str) -> Result<String, String> {
     let digits = text.trim_end_matches(|c: char| "kKmMgG%".contains(c));
     let is_size = !digits.is_empty()
         && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -126,19 +124,24 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
         allow_other: getuid().is_root(),
         upper: options.upper(&reference),
     };
-    let (name, directory) = (front.name.clone(), front.directory.clone());
+    let (name, startup_file) = (front.name.clone(), front.startup_file());
     let at = front.enter(&entrance)?;
-    let words = words(command, &at, &directory, app)?;
+    let words = words(command, &at, &startup_file, app)?;
     let mut process = process::Command::new(&words.program);
-    process.args(&words.arguments).env("SPFS_RUNTIME", name);
+    process.args(&words.arguments).env(VARIABLE, name);
     Err(not_executed(&words, &process.exec()))
 }
 
 /// What is executed.
-fn words(command: Vec<OsString>, at: &Path, directory: &Path, app: &App) -> Result<Words> {
+pub(super) fn words(
+    command: Vec<OsString>,
+    at: &Path,
+    startup_file: &Path,
+    app: &App,
+) -> Result<Words> {
     let mut command = command.into_iter();
     let Some(program) = command.next() else {
-        return interactive(at, directory, app);
+        return interactive(at, startup_file, app);
     };
     let scripts = startup::scripts(at);
     let command = Words::new(program, command);
@@ -150,16 +153,16 @@ fn words(command: Vec<OsString>, at: &Path, directory: &Path, app: &App) -> Resu
 }
 
 /// The user's shell.
-fn interactive(at: &Path, directory: &Path, app: &App) -> Result<Words> {
+fn interactive(at: &Path, startup_file: &Path, app: &App) -> Result<Words> {
     let shell = match app.environment.variable("SHELL") {
         Some(shell) => PathBuf::from(shell),
         None => script_shell(),
     };
     if startup::is_bash(&shell) {
-        let file = directory.join("startup.sh");
         let text = startup::startup_file(&startup::scripts_path(at), &[]);
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        return Ok(startup::interactive(&shell, &file));
+        std::fs::write(startup_file, text)
+            .with_context(|| format!("cannot write {}", startup_file.display()))?;
+        return Ok(startup::interactive(&shell, startup_file));
     }
     let scripts = startup::scripts(at);
     let shell = startup::interactive(&shell, Path::new(""));
@@ -178,7 +181,7 @@ fn script_shell() -> PathBuf {
 }
 
 /// As shells tell it: 127 for a command that is not there, 126 for one that cannot be executed.
-fn not_executed(words: &Words, error: &io::Error) -> anyhow::Error {
+pub(super) fn not_executed(words: &Words, error: &io::Error) -> anyhow::Error {
     note(format_args!(
         "farseek: cannot run '{}': {error}",
         words.program.display()
@@ -221,55 +224,54 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
     let mut signals = Signals::listen()?;
     let background = Background::enter(app.config.log.file.as_deref())?;
     let sources = args.options.sources.open(app).await?;
-    let at = args.options.at()?;
-    let request = MountRequest {
+    let mount = MountRequest {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         list_xattrs: false,
-        ..MountRequest::new(args.reference.clone(), &at)
+        ..MountRequest::new(args.reference.clone(), args.options.at()?)
     };
-    let preparing = async { Ok(prepare(sources.repository, &request).await?) };
-    let vfs = signals.unless(preparing).await?;
-    let reader = vfs.reader().clone();
-    let name = new_name();
-    let directory = RuntimeDirectory::create(&directories(app), &name)?;
-    let serving = async {
-        Ok(host
-            .serve(vfs, &request, name.as_ref(), directory.path())
-            .await?)
+    let runtimes = match args.options.sources.reads_local() {
+        true => active::runtimes(app)
+            .inspect_err(|error| {
+                let why = exit::message(error);
+                tracing::info!("no record is kept of the runtime, so no file becomes local: {why}");
+            })
+            .ok(),
+        false => None,
     };
-    let Some(mut hosted) = signals.unless(serving).await? else {
+    let request = HostRequest {
+        upper: args.options.upper(&args.reference),
+        mount,
+        name: None,
+        directories: app.environment.runtimes_dir(),
+        runtimes,
+        user: app.config.user.name.clone(),
+        command: in_words(&args.command),
+        secondary_repositories: Vec::new(),
+    };
+    // Given up, it sees that the front has gone and leaves nothing.
+    let opening = host.open(sources.repository, request, background);
+    let Some(mut hosted) = opening.await? else {
         return Ok(());
     };
-    host.ready(background)?;
-    tracing::info!("serving {} as {name} in {}", args.reference, hosted.mounts);
+    tracing::info!("serving {} as {}", args.reference, hosted.record().name);
     let ended = tokio::select! {
-        ended = hosted.ended(&at) => ended,
+        ended = hosted.ended() => ended,
         () = signals.next() => tokio::select! {
-            ended = hosted.ended(&at) => ended,
+            ended = hosted.ended() => ended,
             () = signals.next() => Ok(()),
             () = tokio::time::sleep(GRACE) => Ok(()),
         },
     };
-    // What has been fetched is to stay: it may still be on its way to the disk.
-    tokio::time::timeout(TO_SETTLE, reader.settle()).await.ok();
-    drop(directory);
+    hosted.close().await;
     Ok(ended?)
 }
 
-/// A name that no other runtime has.
-fn new_name() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
-/// Where runtimes of this user have their directories.
-fn directories(app: &App) -> PathBuf {
-    match app.environment.variable("XDG_RUNTIME_DIR").map(Path::new) {
-        Some(directory) if directory.is_absolute() => directory.join("farseek"),
-        _ => PathBuf::from(format!("/tmp/farseek-{}", getuid())),
-    }
+fn in_words(command: &[OsString]) -> Vec<String> {
+    let words = command.iter().map(|word| word.to_string_lossy());
+    words.map(|word| word.into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::error::{Result, RuntimeError};
 
 /// A runtime's directory, removed when this goes.
 #[derive(Debug)]
-pub struct RuntimeDirectory {
+pub(super) struct RuntimeDirectory {
     path: PathBuf,
 }
 
@@ -21,7 +21,7 @@ impl RuntimeDirectory {
     ///
     /// # Errors
     /// `base` is somebody else's, or there is a runtime of this name.
-    pub fn create(base: &Path, name: &str) -> Result<Self> {
+    pub(super) fn create(base: &Path, name: &str) -> Result<Self> {
         let path = base.join(name);
         let failed = |source| RuntimeError::Directory {
             path: path.clone(),
@@ -41,7 +41,7 @@ impl RuntimeDirectory {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -72,7 +72,7 @@ impl Drop for RuntimeDirectory {
 ///
 /// # Errors
 /// The system refuses.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use farseek_vfs::fuse::{MountOptions, attach, see_it_answer};
 
+use super::host::STARTUP_FILE;
 use super::link::Link;
 use crate::daemon;
 use crate::error::{Result, RuntimeError};
@@ -46,6 +47,13 @@ pub struct Front {
     pub name: OsString,
     /// The directory of the runtime.
     pub directory: PathBuf,
+}
+
+impl Front {
+    /// Where the startup file of an interactive shell is to be.
+    pub fn startup_file(&self) -> PathBuf {
+        self.directory.join(STARTUP_FILE)
+    }
 }
 
 /// How the start of a host went.
@@ -116,7 +124,8 @@ impl Front {
             .send(self.link.socket())
             .map_err(failed)?;
         let mounts = namespace::mounts_of("self").map_err(failed)?;
-        self.link.send(&[mounts.as_bytes()]).map_err(failed)?;
+        let words = [mounts.as_bytes(), at.as_os_str().as_bytes()];
+        self.link.send(&words).map_err(failed)?;
         match self.link.receive().map_err(failed)? {
             Some(words) if words.first().is_some_and(|word| word == SERVING) => {}
             _ => return Err(failed(io::Error::other("it has gone"))),
@@ -127,6 +136,28 @@ impl Front {
         }
         Ok(at)
     }
+}
+
+/// Puts this process, which must have one thread, into the runtime whose namespace of mounts is
+/// called `mounts`. It keeps the runtime alive from then on.
+///
+/// # Errors
+/// Nobody is in it, or it is somebody else's.
+pub fn join(mounts: &str) -> Result<()> {
+    let Some(member) = namespace::member_of(mounts) else {
+        return Err(RuntimeError::Namespace {
+            action: "join the runtime: no process that this user may see is in it",
+            source: io::ErrorKind::NotFound.into(),
+        });
+    };
+    let here = std::env::current_dir();
+    namespace::join_users(member)?;
+    namespace::join_mounts(member)?;
+    // Where we were is where we are, if that is to be seen in there.
+    if let Ok(here) = here {
+        std::env::set_current_dir(here).ok();
+    }
+    Ok(())
 }
 
 /// The exit code of a host that ended before it could say anything.

@@ -1,26 +1,39 @@
 //! The host: resolves the environment, serves the mount that the front makes, and outlives it.
 //! See [`run`](super).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use farseek_store::Repository;
-use farseek_vfs::Vfs;
+use farseek_reader::{Promote, Reader};
+use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::fuse::{Connected, MountError, receive_connection, serve_connection};
 use nix::fcntl::OFlag;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::runtime::Handle;
 use tokio::task;
 
+use super::control::{Control, Runtime};
+use super::directory::RuntimeDirectory;
 use super::front::{FAILED, PREPARED, SERVING};
 use super::link::Link;
 use crate::daemon::Background;
 use crate::error::{Result, RuntimeError};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
+use crate::overlay::{Upper, UpperDirs};
+use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
+
+/// The startup file of an interactive shell, in the runtime's directory.
+pub(super) const STARTUP_FILE: &str = "startup.sh";
+
+/// How long the host goes on after its runtime to put away what it has fetched.
+const TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// This process as the host of a runtime, with the front at the other end of its standard output.
 #[derive(Debug)]
@@ -53,15 +66,6 @@ impl Host {
         }
     }
 
-    /// Lets the front go on, and lets go of the terminal.
-    ///
-    /// # Errors
-    /// The front is gone.
-    pub fn ready(&self, background: Background) -> Result<()> {
-        background.leave(b"")?;
-        self.link.send(&[SERVING]).map_err(failed)
-    }
-
     /// Tells the front that this cannot go on, and with which exit code. The person has to be told
     /// by the caller.
     pub fn fail(&self, code: u8) {
@@ -70,48 +74,227 @@ impl Host {
         self.link.send(&[FAILED, code.as_bytes()]).ok();
     }
 
-    /// Resolves the environment of `request` and serves it, as the runtime `name` with the
-    /// directory `directory`. `None` where the front has given up meanwhile.
+    /// Resolves an environment, keeps it from being cleaned, and serves it to the front. `None`
+    /// where the front has given up meanwhile: then nothing is left.
     ///
     /// # Errors
-    /// The environment cannot be resolved or served.
-    pub async fn serve(
+    /// Whatever is in the way. Nothing is left.
+    pub async fn open(
         &self,
-        vfs: Arc<Vfs>,
-        request: &MountRequest,
-        name: &OsStr,
-        directory: &Path,
+        repository: Arc<dyn Repository>,
+        mut request: HostRequest,
+        background: Background,
     ) -> Result<Option<Hosted>> {
+        let environment = repository.resolve_environment(&request.mount.spec).await?;
+        let mut record = self.record(&request)?;
+        let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
+        self.describe(&mut record, &request, directory.path());
+        let control = Control::new(directory.path()).map_err(failed)?;
+        let reference = keep(&request, &record, &environment).await;
+        if reference.is_none() {
+            request.mount.reader.promote = Promote::Never;
+        }
+        let runtime = Runtime {
+            mounts: String::new(),
+            at: request.mount.mountpoint.clone(),
+            directory: directory.path().to_owned(),
+            upper: request.upper.clone(),
+        };
+        let mut opening = Opening {
+            host: self,
+            request,
+            record,
+            runtime,
+        };
+        match opening
+            .serve(repository, environment, control, background)
+            .await
+        {
+            Ok(Some((connected, reader))) => Ok(Some(Hosted {
+                connected,
+                reader,
+                reference,
+                record: opening.record,
+                runtimes: opening.request.runtimes,
+                _directory: directory,
+            })),
+            given_up => {
+                if let Some(reference) = reference {
+                    reference.release().await;
+                }
+                given_up.map(|_| None)
+            }
+        }
+    }
+
+    /// The record of the runtime, which lives as long as the front, which becomes the command, or
+    /// this process does.
+    fn record(&self, request: &HostRequest) -> Result<RuntimeRecord> {
+        let (host, user) = (record::Host::current()?, request.user.as_str());
+        let (name, me) = (request.name.as_deref(), ProcessId::current()?);
+        let mut record = RuntimeRecord::new(name, Kind::Run, user, host, me);
+        let front = getsockopt(self.link.socket(), PeerCredentials).map(|peer| peer.pid());
+        let front = front.ok().and_then(ProcessId::of);
+        if let (Some(front), Some(origin)) = (front, &mut record.farseek) {
+            origin.holders.push(front);
+            record.status.owner = u32::try_from(front.pid).ok();
+        }
+        Ok(record)
+    }
+
+    fn describe(&self, record: &mut RuntimeRecord, request: &HostRequest, directory: &Path) {
+        let (status, config) = (&mut record.status, &mut record.config);
+        status.editable = request.upper.is_some();
+        status.command.clone_from(&request.command);
+        config.runtime_dir = Some(directory.to_owned());
+        config.lower_dir = request.mount.mountpoint.clone();
+        config.sh_startup_file = directory.join(STARTUP_FILE);
+        config.csh_startup_file = directory.join(".cshrc");
+        config
+            .secondary_repositories
+            .clone_from(&request.secondary_repositories);
+        let upper = request
+            .upper
+            .clone()
+            .unwrap_or(Upper::Memory { size: None });
+        let dirs = UpperDirs::of(&upper, directory);
+        (config.upper_dir, config.work_dir) = (dirs.upper, dirs.work);
+        match upper {
+            Upper::Memory { size } => config.tmpfs_size = size,
+            Upper::Kept(_) => config.durable = true,
+        }
+        if status.editable {
+            config.mount_backend = Some(OVERLAY_WITH_FUSE.to_owned());
+        }
+        if let Some(origin) = &mut record.farseek {
+            origin.mountpoint = Some(request.mount.mountpoint.clone());
+            origin.reference = Some(request.mount.spec.to_string());
+            // Not known before the front has made it.
+            origin.mount_namespace = None;
+        }
+    }
+}
+
+/// What a host is to serve.
+#[derive(Debug)]
+pub struct HostRequest {
+    /// The environment, and where it is to appear.
+    pub mount: MountRequest,
+    /// Where changes go, if it is to be editable.
+    pub upper: Option<Upper>,
+    /// The name of the runtime; one that no other has where there is none.
+    pub name: Option<String>,
+    /// Where runtimes have their directories.
+    pub directories: PathBuf,
+    /// Where its record is kept. Without, no payload becomes local.
+    pub runtimes: Option<Runtimes>,
+    /// The user's login name.
+    pub user: String,
+    /// What is run.
+    pub command: Vec<String>,
+    /// What is read beside the local repository.
+    pub secondary_repositories: Vec<String>,
+}
+
+/// SPFS's name for an overlay over a mount of FUSE.
+const OVERLAY_WITH_FUSE: &str = "OverlayFsWithFuse";
+
+/// Writes the record, if it can be.
+async fn keep(
+    request: &HostRequest,
+    record: &RuntimeRecord,
+    environment: &ResolvedEnvironment,
+) -> Option<Reference> {
+    let runtimes = request.runtimes.clone()?;
+    match Reference::take(runtimes, record.clone(), environment).await {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            let why = &error as &dyn std::error::Error;
+            tracing::info!(
+                why,
+                "no record is kept of the runtime, so no file becomes local"
+            );
+            None
+        }
+    }
+}
+
+/// A runtime on its way.
+struct Opening<'a> {
+    host: &'a Host,
+    request: HostRequest,
+    record: RuntimeRecord,
+    runtime: Runtime,
+}
+
+impl Opening<'_> {
+    async fn serve(
+        &mut self,
+        repository: Arc<dyn Repository>,
+        environment: ResolvedEnvironment,
+        control: Control,
+        background: Background,
+    ) -> Result<Option<(Connected, Reader)>> {
+        self.record.status.stack = environment.stack().iter().rev().copied().collect();
+        let vfs = mount::prepare(repository, &self.request.mount, environment).await?;
+        let reader = vfs.reader().clone();
+        let Some((connection, words)) = self.connection().await? else {
+            return Ok(None);
+        };
+        let mut words = words.into_iter().map(OsString::from_vec);
+        let (mounts, at) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let (request, path) = (&self.request.mount, PathBuf::from(at));
+        let (options, handle) = (request.fuse_options(), Handle::current());
+        let name = path.clone();
+        let connected =
+            blocking(move || serve_connection(vfs, connection, &name, &options, handle)).await?;
+        self.runtime.mounts = mounts.to_string_lossy().into_owned();
+        self.runtime.at = path;
+        self.save().await;
+        control.listen(self.runtime.clone()).map_err(failed)?;
+        background.leave(b"")?;
+        self.host.link.send(&[SERVING]).map_err(failed)?;
+        Ok(Some((connected, reader)))
+    }
+
+    /// Tells the front that it can mount, and waits for the connection and for where that is.
+    async fn connection(&self) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
         let host = std::process::id().to_string();
-        let (name, directory) = (name.as_bytes(), directory.as_os_str().as_bytes());
-        let words = [PREPARED, host.as_bytes(), name, directory];
-        if self.link.send(&words).is_err() {
+        let (name, directory) = (self.record.name.as_bytes(), &self.runtime.directory);
+        let words = [
+            PREPARED,
+            host.as_bytes(),
+            name,
+            directory.as_os_str().as_bytes(),
+        ];
+        if self.host.link.send(&words).is_err() {
             return Ok(None);
         }
-        let link = Arc::clone(&self.link);
-        let received = task::spawn_blocking(move || {
+        let link = Arc::clone(&self.host.link);
+        let received = blocking(move || {
             let connection = receive_connection(link.socket())?;
             let words = link.receive()?;
             Ok(connection.zip(words))
         });
-        let received = received
-            .await
-            .expect("receiving does not panic and is not cancelled");
-        let Some((connection, words)) = received.map_err(failed)? else {
-            return Ok(None);
-        };
-        let at = request.mountpoint.clone();
-        let (options, runtime) = (request.fuse_options(), Handle::current());
-        let connected =
-            task::spawn_blocking(move || serve_connection(vfs, connection, &at, &options, runtime));
-        let connected = connected
-            .await
-            .expect("serving does not panic and is not cancelled")?;
-        let mounts = words.into_iter().next().unwrap_or_default();
-        Ok(Some(Hosted {
-            connected,
-            mounts: OsString::from_vec(mounts).to_string_lossy().into_owned(),
-        }))
+        received.await.map_err(failed)
+    }
+
+    /// Writes down which namespace it is, for those who want to join it.
+    async fn save(&mut self) {
+        self.record.config.mount_namespace = Some(self.runtime.mounts.clone().into());
+        if let Some(origin) = &mut self.record.farseek {
+            origin.mount_namespace = Some(self.runtime.mounts.clone());
+            origin.mountpoint = Some(self.runtime.at.clone());
+        }
+        if let Some(runtimes) = &self.request.runtimes
+            && let Err(error) = runtimes.save(&self.record).await
+        {
+            let why = &error as &dyn std::error::Error;
+            tracing::info!(why, "the record of the runtime is not complete");
+        }
     }
 }
 
@@ -119,29 +302,71 @@ impl Host {
 #[derive(Debug)]
 pub struct Hosted {
     connected: Connected,
-    /// Its namespace of mounts.
-    pub mounts: String,
+    reader: Reader,
+    reference: Option<Reference>,
+    record: RuntimeRecord,
+    runtimes: Option<Runtimes>,
+    /// Removed last.
+    _directory: RuntimeDirectory,
 }
 
 impl Hosted {
+    /// Its record.
+    pub fn record(&self) -> &RuntimeRecord {
+        &self.record
+    }
+
     /// Waits until the last process of the runtime has ended.
     ///
     /// # Errors
     /// Serving the kernel broke down.
-    pub async fn ended(&mut self, at: &Path) -> Result<()> {
-        self.connected.ended().await.map_err(|error| {
-            let (path, reason) = (at.to_owned(), error.to_string());
+    pub async fn ended(&mut self) -> Result<()> {
+        let ended = self.connected.ended().await;
+        ended.map_err(|error| {
+            let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
             MountError::Broken { path, reason }.into()
         })
     }
+
+    /// Removes the record and the directory. A runtime that is to be kept keeps its record.
+    pub async fn close(self) {
+        // What has been fetched is to stay: it may still be on its way to the disk.
+        tokio::time::timeout(TO_SETTLE, self.reader.settle())
+            .await
+            .ok();
+        let Some(reference) = self.reference else {
+            return;
+        };
+        match (self.record.config.durable, &self.runtimes) {
+            (true, Some(runtimes)) => lay_down(runtimes, self.record).await,
+            _ => reference.release().await,
+        }
+    }
 }
 
-/// The environment of `request`, ready to be served.
-///
-/// # Errors
-/// It cannot be resolved.
-pub async fn prepare(repository: Arc<dyn Repository>, request: &MountRequest) -> Result<Arc<Vfs>> {
-    mount::prepare(repository, request).await
+/// A kept runtime that nobody is in is nobody's, until somebody runs it again.
+async fn lay_down(runtimes: &Runtimes, mut record: RuntimeRecord) {
+    let status = &mut record.status;
+    (status.running, status.owner, status.monitor) = (false, None, None);
+    record.config.mount_namespace = None;
+    record.config.runtime_dir = None;
+    if let Some(origin) = &mut record.farseek {
+        origin.mountpoint = None;
+        origin.mount_namespace = None;
+    }
+    if let Err(error) = runtimes.save(&record).await {
+        let why = &error as &dyn std::error::Error;
+        tracing::warn!(
+            why,
+            "the record of a runtime that is kept cannot be written"
+        );
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work)
+        .await
+        .expect("the work does not panic and is not cancelled")
 }
 
 /// Closes what the front was given by others, and gave to this process without knowing: a pipe

@@ -1,6 +1,7 @@
-//! The socket between the front and the host of a runtime, while it starts.
+//! The sockets by which the processes of a runtime talk.
 //!
-//! It is the host's standard output at first, so that a host that dies is seen to have gone. A
+//! While it starts, one between the front and the host is the host's standard output, so that a
+//! host that dies is seen to have gone. A
 //! message is a count of bytes and then words, each closed by a NUL.
 
 use std::io::{self, Read as _, Write as _};
@@ -19,6 +20,11 @@ impl Link {
     pub(super) fn pair() -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Self(ours), theirs))
+    }
+
+    /// A connection that was made otherwise.
+    pub(super) fn over(stream: UnixStream) -> Self {
+        Self(stream)
     }
 
     /// The host's end.
