@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use farseek_object::{Digest, EnvItem, EnvSpec, Manifest, MergeOptions, MergedTree};
 use farseek_runtime::namespace;
 use farseek_runtime::record::{RuntimeRecord, Runtimes};
-use farseek_store::{FsOptions, FsRepository, Repository, RepositoryExt as _};
+use farseek_store::{Repository, RepositoryExt as _};
 
 use crate::app::App;
 use crate::exit::{Code, Failure};
@@ -24,16 +24,15 @@ pub(crate) struct Active {
     pub(crate) runtimes: Runtimes,
 }
 
-/// The records of the local repository, which is made where it is not there yet.
+/// The records of the local repository.
+///
+/// # Errors
+/// There is none.
 pub(crate) fn runtimes(app: &App) -> Result<Runtimes> {
-    let options = FsOptions {
-        // SPFS keeps them in none.
-        tag_namespace: None,
-        ..app.fs_options()?
-    };
-    let repository = FsRepository::create(&app.config.storage.root, options)?;
-    let user = app.config.signature();
-    Ok(Runtimes::new(Arc::new(repository), user, app.header()))
+    app.runtimes()?.ok_or_else(|| {
+        let root = app.config.storage.root.display();
+        Failure::not_found(format!("there is no local repository at {root} yet"))
+    })
 }
 
 impl Active {

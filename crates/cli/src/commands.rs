@@ -22,6 +22,7 @@ pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod reset;
 pub(crate) mod run;
+pub(crate) mod runtime;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod server;
@@ -85,6 +86,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Edit(args) => edit::run(args, app).await,
         Command::Reset(args) => reset::run(args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
+        Command::Runtime(args) => runtime::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,
         Command::Cache(args) => cache::run(args, app).await,
         Command::Stats(args) => stats::run(args, app).await,

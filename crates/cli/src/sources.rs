@@ -34,11 +34,6 @@ pub(crate) struct Sources {
 }
 
 impl SourceArgs {
-    /// Whether the local repository is to be used.
-    pub(crate) fn reads_local(&self) -> bool {
-        !self.no_local
-    }
-
     /// Opens them.
     ///
     /// # Errors

@@ -17,7 +17,8 @@ pub async fn load(
     spec: &EnvSpec,
     options: MergeOptions,
 ) -> Result<MergedTree> {
-    merge(repository.resolve_environment(spec).await?, options).await
+    let environment = repository.resolve_environment(spec).await?;
+    merge(Arc::new(environment), options).await
 }
 
 /// Merges the layers of an environment that has been read.
@@ -25,7 +26,7 @@ pub async fn load(
 /// # Errors
 /// Too many files.
 pub(crate) async fn merge(
-    environment: ResolvedEnvironment,
+    environment: Arc<ResolvedEnvironment>,
     options: MergeOptions,
 ) -> Result<MergedTree> {
     // Millions of entries take seconds: not on a thread that serves other tasks.

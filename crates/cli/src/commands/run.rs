@@ -14,12 +14,14 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_object::EnvSpec;
 use farseek_runtime::daemon::Background;
+use farseek_runtime::record::{self, PruneOptions, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
 use farseek_runtime::{MountRequest, StatsText, Upper};
 use nix::unistd::getuid;
+use tokio::task::JoinHandle;
 
-use crate::active::{self, VARIABLE};
+use crate::active::VARIABLE;
 use crate::app::App;
 use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
@@ -232,15 +234,12 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         list_xattrs: false,
         ..MountRequest::new(args.reference.clone(), args.options.at()?)
     };
-    let runtimes = match args.options.sources.reads_local() {
-        true => active::runtimes(app)
-            .inspect_err(|error| {
-                let why = exit::message(error);
-                tracing::info!("no record is kept of the runtime, so no file becomes local: {why}");
-            })
-            .ok(),
-        false => None,
+    // Without a local repository no file becomes local, and nothing has to be kept.
+    let runtimes = match sources.local {
+        Some(_) => app.runtimes()?,
+        None => None,
     };
+    let reaping = runtimes.clone();
     let request = HostRequest {
         upper: args.options.upper(&args.reference),
         mount,
@@ -257,6 +256,7 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         return Ok(());
     };
     tracing::info!("serving {} as {}", args.reference, hosted.record().name);
+    let reaping = reaping.map(|runtimes| reap(runtimes, app));
     let ended = tokio::select! {
         ended = hosted.ended() => ended,
         () = signals.next() => tokio::select! {
@@ -265,8 +265,29 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
             () = tokio::time::sleep(GRACE) => Ok(()),
         },
     };
+    if let Some(reaping) = reaping {
+        reaping.abort();
+    }
     hosted.close().await;
     Ok(ended?)
+}
+
+/// Removes, in its own time, what runtimes of this user have left which were killed.
+fn reap(runtimes: Runtimes, app: &App) -> JoinHandle<()> {
+    let options = PruneOptions {
+        user: Some(app.config.user.name.clone()),
+        root: Some(app.environment.runtimes_dir()),
+        ..PruneOptions::default()
+    };
+    tokio::spawn(async move {
+        let Ok(here) = record::Host::current() else {
+            return;
+        };
+        match runtimes.prune(&here, &options).await {
+            Ok(pruned) => tracing::debug!("removed {:?}", pruned.removed),
+            Err(error) => tracing::debug!("no record was pruned: {error}"),
+        }
+    })
 }
 
 fn in_words(command: &[OsString]) -> Vec<String> {

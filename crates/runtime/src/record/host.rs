@@ -24,7 +24,7 @@ pub struct Host {
     pub machine: Option<String>,
     /// The kernel's random name of the time since boot: no two boots of any hosts share it.
     pub boot: String,
-    /// When that was. For judging, not for the record: clocks are set.
+    /// When that was: of this host, for judging. Never in a record, for clocks are set.
     #[serde(skip)]
     pub booted: Option<DateTime<Utc>>,
     /// The PID namespace, like `pid:[4026531836]`: numbers mean something in it alone.

@@ -203,7 +203,10 @@ impl RuntimeRecord {
                 mountpoint: None,
                 mount_namespace: host.mount_namespace(),
                 reference: None,
-                host,
+                host: Host {
+                    booted: None,
+                    ..host
+                },
                 other: Map::new(),
             }),
             other: Map::new(),

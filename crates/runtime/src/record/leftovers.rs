@@ -101,7 +101,10 @@ fn remove_directory(directory: &Path) -> Result<()> {
 }
 
 /// Removes a directory with all that is in it. Links are not followed.
-pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says. What is not there is no error.
+pub fn remove_tree(directory: &Path) -> io::Result<()> {
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

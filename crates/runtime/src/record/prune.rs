@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::task;
 
-use super::host::Host;
+use super::host::{Host, Process};
 use super::json::RuntimeRecord;
 use super::judge::Verdict;
 use super::leftovers::Leftovers;
@@ -16,6 +16,13 @@ use crate::error::{Result, RuntimeError};
 pub struct PruneOptions {
     /// Only those of this user.
     pub user: Option<String>,
+    /// Also those that cannot be judged, where they were made before this boot on a host of this
+    /// one's name, and no process has the number of their monitor.
+    pub from_before_boot: bool,
+    /// With that, whatever the name of the host.
+    pub ignore_host: bool,
+    /// With that, whoever has the number.
+    pub ignore_monitor: bool,
     /// Leave those alone that have left something on this host, which then stays, too. For
     /// whoever has other things to do.
     pub records_only: bool,
@@ -63,16 +70,12 @@ impl Runtimes {
         record: Result<RuntimeRecord>,
     ) -> Result<Option<Verdict>> {
         let record = record?;
-        let is_asked_for = options
-            .user
-            .as_ref()
-            .is_none_or(|user| *user == record.author.user_name);
         let (judging, host) = (record.clone(), here.clone());
         let verdict = blocking(move || host.judge(&judging)).await;
-        if verdict != Verdict::Ended || !is_asked_for {
+        if !goes(&record, verdict, here, options, |pid| here.process(pid)) {
             return Ok(Some(verdict));
         }
-        if !self.take_leftovers(here, options, &record).await? {
+        if !self.take_leftovers_of(here, options, &record).await? {
             return Ok(Some(verdict));
         }
         if record.config.durable {
@@ -83,8 +86,12 @@ impl Runtimes {
         Ok(None)
     }
 
-    /// Whether nothing is left any more.
-    async fn take_leftovers(
+    /// Takes away what `record`, whose processes have ended, has left here, unless `options` say
+    /// that it stays. Returns whether nothing is left any more.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn take_leftovers_of(
         &self,
         here: &Host,
         options: &PruneOptions,
@@ -113,6 +120,41 @@ impl Runtimes {
             origin.mountpoint = None;
         }
         self.save(&record).await
+    }
+}
+
+/// Whether a record goes, as far as what is known of its owner is concerned.
+fn goes(
+    record: &RuntimeRecord,
+    verdict: Verdict,
+    here: &Host,
+    options: &PruneOptions,
+    process: impl Fn(i32) -> Process,
+) -> bool {
+    let author = &record.author;
+    let is_of_user = |user: &String| *user == author.user_name;
+    if !options.user.as_ref().is_none_or(is_of_user) {
+        return false;
+    }
+    match verdict {
+        Verdict::Ended => true,
+        Verdict::Alive => false,
+        Verdict::Unknown => {
+            let is_older = match (record.created(), here.booted) {
+                (Some(created), Some(booted)) => created < booted,
+                _ => false,
+            };
+            let is_here = author.host_name == here.name;
+            let monitor = record
+                .status
+                .monitor
+                .and_then(|pid| i32::try_from(pid).ok());
+            let is_watched = is_here && monitor.is_some_and(|pid| process(pid) != Process::Gone);
+            options.from_before_boot
+                && is_older
+                && (is_here || options.ignore_host)
+                && (!is_watched || options.ignore_monitor)
+        }
     }
 }
 

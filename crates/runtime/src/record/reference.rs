@@ -1,10 +1,17 @@
 //! The record of this process: written before anything is mounted, removed when that has ended.
 
-use farseek_store::ResolvedEnvironment;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::json::RuntimeRecord;
+use farseek_object::EnvSpec;
+use farseek_store::ResolvedEnvironment;
+use tokio::time::{Instant, sleep};
+
+use super::host::{Host, ProcessId};
+use super::json::{Kind, RuntimeRecord};
+use super::judge::Verdict;
 use super::runtimes::Runtimes;
-use crate::error::Result;
+use crate::error::{Result, RuntimeError};
 
 /// A claim on what a runtime of this process may read.
 ///
@@ -48,5 +55,103 @@ impl Reference {
                 self.name
             );
         }
+    }
+}
+
+/// Makes the records of mounts.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    /// Where they are kept.
+    pub runtimes: Runtimes,
+    /// The user's login name.
+    pub user: String,
+}
+
+impl Keeper {
+    /// Keeps `environment`, which was asked for as `spec`, for a mount at `mountpoint` that this
+    /// process serves.
+    ///
+    /// # Errors
+    /// The repository cannot be written, or the system does not say who we are.
+    pub async fn keep(
+        &self,
+        spec: &EnvSpec,
+        mountpoint: &Path,
+        environment: &ResolvedEnvironment,
+    ) -> Result<Reference> {
+        let (host, holder) = (Host::current()?, ProcessId::current()?);
+        let mut record = RuntimeRecord::new(None, Kind::Mount, self.user.as_str(), host, holder);
+        if let Some(origin) = &mut record.farseek {
+            origin.mountpoint = Some(mountpoint.to_owned());
+            origin.reference = Some(spec.to_string());
+        }
+        Reference::take(self.runtimes.clone(), record, environment).await
+    }
+}
+
+/// How long a process may take to remove the record of its mount when that has ended.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often to look whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The records of the mounts of this host that were there at a time.
+#[derive(Debug)]
+pub struct MountRecords {
+    runtimes: Runtimes,
+    here: Host,
+    found: Vec<(String, PathBuf)>,
+}
+
+impl MountRecords {
+    /// Those that are there now.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub async fn now(runtimes: Runtimes, here: Host) -> Result<Self> {
+        let records = runtimes.list().await?.into_iter();
+        let mount = |record: RuntimeRecord| {
+            let origin = record.farseek.filter(|origin| origin.kind == Kind::Mount)?;
+            let is_here =
+                origin.mount_namespace == here.mount_namespace() && origin.host.boot == here.boot;
+            origin.mountpoint.filter(|_| is_here)
+        };
+        let mounts = records.filter_map(|found| Some((found.name, mount(found.record.ok()?)?)));
+        Ok(Self {
+            found: mounts.collect(),
+            runtimes,
+            here,
+        })
+    }
+
+    /// After the mount at `mountpoint` has ended: removes its record where its process is gone,
+    /// and waits a little for a process that is there to do so, if `patient`.
+    ///
+    /// # Errors
+    /// A record cannot be read or removed.
+    pub async fn settle(&self, mountpoint: &Path, patient: bool) -> Result<()> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        for (name, _) in self.found.iter().filter(|(_, path)| path == mountpoint) {
+            while self.is_there(name).await? && patient && Instant::now() < deadline {
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the record `name` is there, once it has been removed where its process is gone.
+    async fn is_there(&self, name: &str) -> Result<bool> {
+        let found = match self.runtimes.find(name).await {
+            Err(RuntimeError::UnknownRuntime { .. }) => return Ok(false),
+            found => found?,
+        };
+        let ended = match &found.record {
+            Ok(record) => self.here.judge(record) == Verdict::Ended,
+            Err(_) => false,
+        };
+        if ended {
+            self.runtimes.remove_listed(&found).await?;
+        }
+        Ok(!ended)
     }
 }

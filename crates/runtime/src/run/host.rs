@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseek_object::MergedTree;
 use farseek_reader::{Promote, Reader};
 use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::fuse::{Connected, MountError, receive_connection, serve_connection};
@@ -23,6 +24,7 @@ use super::directory::RuntimeDirectory;
 use super::front::{FAILED, PREPARED, SERVING};
 use super::link::Link;
 use crate::daemon::Background;
+use crate::environment;
 use crate::error::{Result, RuntimeError};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
@@ -86,11 +88,15 @@ impl Host {
         background: Background,
     ) -> Result<Option<Hosted>> {
         let environment = repository.resolve_environment(&request.mount.spec).await?;
+        let environment = Arc::new(environment);
         let mut record = self.record(&request)?;
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
-        let reference = keep(&request, &record, &environment).await;
+        record.status.stack = environment.stack().iter().rev().copied().collect();
+        let merging = environment::merge(Arc::clone(&environment), request.mount.merge);
+        let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
+        drop(environment);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
         }
@@ -106,10 +112,11 @@ impl Host {
             record,
             runtime,
         };
-        match opening
-            .serve(repository, environment, control, background)
-            .await
-        {
+        let served = match tree {
+            Ok(tree) => opening.serve(repository, tree, control, background).await,
+            Err(error) => Err(error),
+        };
+        match served {
             Ok(Some((connected, reader))) => Ok(Some(Hosted {
                 connected,
                 reader,
@@ -231,12 +238,11 @@ impl Opening<'_> {
     async fn serve(
         &mut self,
         repository: Arc<dyn Repository>,
-        environment: ResolvedEnvironment,
+        tree: MergedTree,
         control: Control,
         background: Background,
     ) -> Result<Option<(Connected, Reader)>> {
-        self.record.status.stack = environment.stack().iter().rev().copied().collect();
-        let vfs = mount::prepare(repository, &self.request.mount, environment).await?;
+        let vfs = mount::prepare(repository, &self.request.mount, tree).await;
         let reader = vfs.reader().clone();
         let Some((connection, words)) = self.connection().await? else {
             return Ok(None);
@@ -292,8 +298,7 @@ impl Opening<'_> {
         if let Some(runtimes) = &self.request.runtimes
             && let Err(error) = runtimes.save(&self.record).await
         {
-            let why = &error as &dyn std::error::Error;
-            tracing::info!(why, "the record of the runtime is not complete");
+            tracing::info!("the record of the runtime is not complete: {error}");
         }
     }
 }
