@@ -9,6 +9,7 @@
 //! part and directories never moved by reference (`metacopy`, `redirect_dir`): an upper directory
 //! is then understood by itself.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -34,6 +35,16 @@ pub enum Upper {
     },
     /// To this directory, which is kept.
     Kept(PathBuf),
+}
+
+impl Upper {
+    /// For the runtime `name`: each has a directory of its own in the one that is given.
+    pub fn of_runtime(&self, name: &OsStr) -> Self {
+        match self {
+            Self::Kept(place) => Self::Kept(place.join(name)),
+            memory => memory.clone(),
+        }
+    }
 }
 
 /// The two directories of an overlay that are written to.
@@ -164,7 +175,7 @@ pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Resul
     let dirs = UpperDirs::of(upper, directory);
     let prepared = match upper {
         Upper::Memory { size } => mount_memory(&directory.join(MEMORY), size.as_deref()),
-        Upper::Kept(place) => fs::create_dir_all(place),
+        Upper::Kept(place) => keep(place, namespace::is_of_users()),
     };
     prepared
         .and_then(|()| make_dirs(at, &dirs))
@@ -173,6 +184,28 @@ pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Resul
             path: at.to_owned(),
             reason: error.to_string(),
         })
+}
+
+/// The name of the file that says which marks an upper directory that is kept has.
+const MARKS: &str = "marks";
+
+/// Makes a directory that is kept, or sees that it is one that can be used: root's overlay does not
+/// know the marks of others, and would show what they have removed.
+fn keep(place: &Path, of_users: bool) -> io::Result<()> {
+    let ours = match of_users {
+        true => "user",
+        false => "trusted",
+    };
+    fs::create_dir_all(place)?;
+    match fs::read_to_string(place.join(MARKS)) {
+        Ok(marks) if marks == ours => Ok(()),
+        Ok(_) => Err(io::Error::other(match of_users {
+            true => "it was made by root, and only root can run it again",
+            false => "it was made by a user who is not root, and only that user can run it again",
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(place.join(MARKS), ours),
+        Err(error) => Err(error),
+    }
 }
 
 fn mount_memory(at: &Path, size: Option<&str>) -> io::Result<()> {
@@ -198,7 +231,7 @@ pub(crate) fn mount_overlay(at: &Path, dirs: &UpperDirs) -> io::Result<()> {
     let data = options(at, dirs, namespace::is_of_users());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // Bytes, not text: a path may be anything.
-    let data = std::ffi::OsString::from_vec(data);
+    let data = OsString::from_vec(data);
     let (name, kind) = (Some("farseek-edit"), Some("overlay"));
     Ok(mount(name, at, kind, flags, Some(data.as_os_str()))?)
 }
@@ -233,6 +266,16 @@ fn escaped(path: &Path) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_directory_is_for_those_who_know_its_marks() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().join("name");
+        keep(&place, true).unwrap();
+        keep(&place, true).unwrap();
+        let said = keep(&place, false).unwrap_err().to_string();
+        assert!(said.contains("not root"), "{said}");
+    }
 
     #[test]
     fn options_are_what_the_kernel_parses() {

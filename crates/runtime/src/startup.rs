@@ -81,12 +81,9 @@ pub fn after_scripts(command: Words, scripts: Option<&Path>, shell: &Path) -> Wo
     Words::new(shell, words.chain(command.arguments))
 }
 
-/// An interactive `shell`: a `bash` reads the file `startup`.
-pub fn interactive(shell: &Path, startup: &Path) -> Words {
-    match is_bash(shell) {
-        true => Words::new(shell, [OsStr::new("--rcfile"), startup.as_os_str()]),
-        false => Words::new(shell, [] as [OsString; 0]),
-    }
+/// An interactive `bash` that reads the file `startup`.
+pub fn interactive(bash: &Path, startup: &Path) -> Words {
+    Words::new(bash, [OsStr::new("--rcfile"), startup.as_os_str()])
 }
 
 /// Whether `shell` is `bash`, by its name.

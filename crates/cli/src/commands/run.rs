@@ -4,7 +4,7 @@
 //! which the front starts: see [`farseek_runtime::run`].
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::EnvSpec;
+use farseek_object::{EnvItem, EnvSpec};
 use farseek_runtime::daemon::Background;
-use farseek_runtime::record::{self, PruneOptions, Runtimes};
+use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
 use farseek_runtime::{MountRequest, StatsText, Upper};
@@ -39,6 +39,9 @@ Examples:
 
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
 leaves in the background keeps the environment; it is gone with the last of it.";
+
+/// Where SPFS keeps upper directories, in the repository.
+const KEPT: &str = "durable_edits";
 
 /// How long those may go on who are in the runtime when the host is asked to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -70,6 +73,15 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "SIZE", env = "SPFS_FILESYSTEM_TMPFS_SIZE", hide_env = true,
         value_parser = tmpfs_size)]
     tmpfs_size: Option<String>,
+    /// Keep what is changed when the runtime ends: `--rerun` goes on with it
+    #[arg(short, long, visible_alias = "keep-runtime", conflicts_with_all = ["tmpfs_size", "no_edit"])]
+    keep: bool,
+    /// Go on with a runtime that was kept, by its name; REF is '-' then
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["tmpfs_size", "no_edit", "runtime_name"])]
+    rerun: Option<String>,
+    /// The name of the runtime, which no other may have
+    #[arg(long, value_name = "NAME")]
+    runtime_name: Option<String>,
     /// Show the environment at this directory
     #[arg(long, value_name = "DIR", default_value = "/spfs")]
     at: PathBuf,
@@ -80,7 +92,10 @@ pub(crate) struct RunOptions {
 }
 
 impl RunOptions {
-    fn upper(&self, reference: &EnvSpec) -> Option<Upper> {
+    fn upper(&self, reference: &EnvSpec, app: &App) -> Option<Upper> {
+        if self.keep || self.rerun.is_some() {
+            return Some(Upper::Kept(app.config.storage.root.join(KEPT)));
+        }
         let editable = self.edit || reference.items.is_empty() && !self.no_edit;
         editable.then(|| Upper::Memory {
             size: self.tmpfs_size.clone(),
@@ -120,11 +135,12 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
         Started::Ready(front) => front,
         Started::Failed(code) => return Err(AlreadyTold(code).into()),
     };
+    let upper = options.upper(&reference, app);
     let entrance = Entrance {
         at,
         reference: reference.to_string(),
         allow_other: getuid().is_root(),
-        upper: options.upper(&reference),
+        upper: upper.map(|upper| upper.of_runtime(&front.name)),
     };
     let (name, startup_file) = (front.name.clone(), front.startup_file());
     let at = front.enter(&entrance)?;
@@ -160,14 +176,21 @@ fn interactive(at: &Path, startup_file: &Path, app: &App) -> Result<Words> {
         Some(shell) => PathBuf::from(shell),
         None => script_shell(),
     };
-    if startup::is_bash(&shell) {
-        let text = startup::startup_file(&startup::scripts_path(at), &[]);
+    // One that is given a script reads no startup file.
+    if startup::is_bash(&shell) && io::stdin().is_terminal() {
+        let names = app.config.environment.variable_names_to_preserve.iter();
+        let preserved = names.filter_map(|name| {
+            let value = app.environment.variables.get(name)?;
+            Some((name.clone(), value.clone()))
+        });
+        let preserved: Vec<_> = preserved.collect();
+        let text = startup::startup_file(&startup::scripts_path(at), &preserved);
         std::fs::write(startup_file, text)
             .with_context(|| format!("cannot write {}", startup_file.display()))?;
         return Ok(startup::interactive(&shell, startup_file));
     }
     let scripts = startup::scripts(at);
-    let shell = startup::interactive(&shell, Path::new(""));
+    let shell = Words::new(&shell, [] as [OsString; 0]);
     Ok(startup::after_scripts(
         shell,
         scripts.as_deref(),
@@ -226,24 +249,27 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
     let mut signals = Signals::listen()?;
     let background = Background::enter(app.config.log.file.as_deref())?;
     let sources = args.options.sources.open(app).await?;
+    // Without a local repository no file becomes local, and nothing has to be kept.
+    let runtimes = match sources.local {
+        Some(_) => app.runtimes()?,
+        None => None,
+    };
+    let kept = kept(&args, runtimes.as_ref()).await?;
+    let reference = kept.as_ref().map_or(args.reference.clone(), stack_of);
     let mount = MountRequest {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         list_xattrs: false,
-        ..MountRequest::new(args.reference.clone(), args.options.at()?)
-    };
-    // Without a local repository no file becomes local, and nothing has to be kept.
-    let runtimes = match sources.local {
-        Some(_) => app.runtimes()?,
-        None => None,
+        ..MountRequest::new(reference, args.options.at()?)
     };
     let reaping = runtimes.clone();
     let request = HostRequest {
-        upper: args.options.upper(&args.reference),
+        upper: args.options.upper(&args.reference, app),
         mount,
-        name: None,
+        kept,
+        name: args.options.runtime_name.clone(),
         directories: app.environment.runtimes_dir(),
         runtimes,
         user: app.config.user.name.clone(),
@@ -288,6 +314,35 @@ fn reap(runtimes: Runtimes, app: &App) -> JoinHandle<()> {
             Err(error) => tracing::debug!("no record was pruned: {error}"),
         }
     })
+}
+
+/// The runtime that is to be run again.
+async fn kept(args: &RunArgs, runtimes: Option<&Runtimes>) -> Result<Option<RuntimeRecord>> {
+    let Some(name) = &args.options.rerun else {
+        return Ok(None);
+    };
+    if !args.reference.items.is_empty() {
+        return Err(Failure::usage(format!(
+            "{name} has its own environment: say '-' for REF"
+        )));
+    }
+    let runtimes =
+        runtimes.context("runtimes are kept in the local repository, which is not used")?;
+    let record = runtimes.load(name).await?;
+    match record.config.durable {
+        true => Ok(Some(record)),
+        false => Err(Failure::usage(format!(
+            "{name} was not kept: only what was run with --keep can be run again"
+        ))),
+    }
+}
+
+/// What a runtime was made of.
+fn stack_of(record: &RuntimeRecord) -> EnvSpec {
+    let items = record.status.stack.iter().rev().copied();
+    EnvSpec {
+        items: items.map(EnvItem::Digest).collect(),
+    }
 }
 
 fn in_words(command: &[OsString]) -> Vec<String> {

@@ -2,7 +2,7 @@
 //! See [`run`](super).
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -14,7 +14,8 @@ use farseek_object::MergedTree;
 use farseek_reader::{Promote, Reader};
 use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::fuse::{Connected, MountError, receive_connection, serve_connection};
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::runtime::Handle;
 use tokio::task;
@@ -90,6 +91,9 @@ impl Host {
         let environment = repository.resolve_environment(&request.mount.spec).await?;
         let environment = Arc::new(environment);
         let mut record = self.record(&request)?;
+        let upper = request.upper.take();
+        request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
+        let lock = lock(request.upper.as_ref())?;
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
@@ -124,6 +128,7 @@ impl Host {
                 record: opening.record,
                 runtimes: opening.request.runtimes,
                 _directory: directory,
+                _lock: lock,
             })),
             given_up => {
                 if let Some(reference) = reference {
@@ -138,7 +143,8 @@ impl Host {
     /// this process does.
     fn record(&self, request: &HostRequest) -> Result<RuntimeRecord> {
         let (host, user) = (record::Host::current()?, request.user.as_str());
-        let (name, me) = (request.name.as_deref(), ProcessId::current()?);
+        let kept = request.kept.as_ref().map(|kept| kept.name.as_str());
+        let (name, me) = (kept.or(request.name.as_deref()), ProcessId::current()?);
         let mut record = RuntimeRecord::new(name, Kind::Run, user, host, me);
         let front = getsockopt(self.link.socket(), PeerCredentials).map(|peer| peer.pid());
         let front = front.ok().and_then(ProcessId::of);
@@ -187,8 +193,11 @@ impl Host {
 pub struct HostRequest {
     /// The environment, and where it is to appear.
     pub mount: MountRequest,
-    /// Where changes go, if it is to be editable.
+    /// Where changes go, if it is to be editable. What is kept goes to a directory of the runtime's
+    /// name in the one that is given.
     pub upper: Option<Upper>,
+    /// A runtime that was kept, and is to be run again.
+    pub kept: Option<RuntimeRecord>,
     /// The name of the runtime; one that no other has where there is none.
     pub name: Option<String>,
     /// Where runtimes have their directories.
@@ -213,7 +222,11 @@ async fn keep(
     environment: &ResolvedEnvironment,
 ) -> Option<Reference> {
     let runtimes = request.runtimes.clone()?;
-    match Reference::take(runtimes, record.clone(), environment).await {
+    let taken = match request.kept {
+        None => Reference::take(runtimes, record.clone(), environment).await,
+        Some(_) => Reference::take_again(runtimes, record.clone(), environment).await,
+    };
+    match taken {
         Ok(reference) => Some(reference),
         Err(error) => {
             let why = &error as &dyn std::error::Error;
@@ -223,6 +236,24 @@ async fn keep(
             );
             None
         }
+    }
+}
+
+/// Claims an upper directory that is kept: two overlays must not share one.
+fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
+    let Some(Upper::Kept(place)) = upper else {
+        return Ok(None);
+    };
+    let refused = |error: &dyn std::fmt::Display| RuntimeError::Overlay {
+        path: place.clone(),
+        reason: error.to_string(),
+    };
+    fs::create_dir_all(place).map_err(|error| refused(&error))?;
+    let file = File::create(place.join("lock")).map_err(|error| refused(&error))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(refused(&"it is in use by another runtime")),
+        Err((_, errno)) => Err(refused(&errno.desc())),
     }
 }
 
@@ -313,6 +344,8 @@ pub struct Hosted {
     runtimes: Option<Runtimes>,
     /// Removed last.
     _directory: RuntimeDirectory,
+    /// Of a kept upper directory.
+    _lock: Option<Flock<File>>,
 }
 
 impl Hosted {
