@@ -3,7 +3,7 @@
 //! Two processes run this command: the front, which is the one the person started, and the host,
 //! which the front starts: see [`farseek_runtime::run`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -207,15 +207,24 @@ fn script_shell() -> PathBuf {
 
 /// As shells tell it: 127 for a command that is not there, 126 for one that cannot be executed.
 pub(super) fn not_executed(words: &Words, error: &io::Error) -> anyhow::Error {
-    note(format_args!(
-        "farseek: cannot run '{}': {error}",
-        words.program.display()
-    ));
-    AlreadyTold(match error.kind() {
-        io::ErrorKind::NotFound => 127,
-        _ => 126,
-    })
-    .into()
+    let is_there = error.kind() != io::ErrorKind::NotFound && is_anywhere(&words.program);
+    let why = match is_there {
+        true => error.to_string(),
+        false => "there is no such command".to_owned(),
+    };
+    let program = words.program.display();
+    note(format_args!("farseek: cannot run '{program}': {why}"));
+    AlreadyTold(if is_there { 126 } else { 127 }).into()
+}
+
+/// Whether a command is there: directories of the `PATH` that may not be looked into make the
+/// system say that it must not be executed.
+fn is_anywhere(program: &OsStr) -> bool {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return true;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
 /// Prepares this process for being the host, as long as it has one thread.

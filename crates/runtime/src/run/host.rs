@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farseek_object::MergedTree;
 use farseek_reader::{Promote, Reader};
@@ -37,6 +37,12 @@ pub(super) const STARTUP_FILE: &str = "startup.sh";
 
 /// How long the host goes on after its runtime to put away what it has fetched.
 const TO_SETTLE: Duration = Duration::from_secs(5);
+
+/// How long the host of a runtime that has ended may take to tidy up.
+const TO_TIDY_UP: Duration = Duration::from_secs(7);
+
+/// How often to look whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// This process as the host of a runtime, with the front at the other end of its standard output.
 #[derive(Debug)]
@@ -93,7 +99,7 @@ impl Host {
         let mut record = self.record(&request)?;
         let upper = request.upper.take();
         request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
-        let lock = lock(request.upper.as_ref())?;
+        let lock = lock(request.upper.as_ref()).await?;
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
@@ -239,8 +245,9 @@ async fn keep(
     }
 }
 
-/// Claims an upper directory that is kept: two overlays must not share one.
-fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
+/// Claims an upper directory that is kept: two overlays must not share one. Waits a little for a
+/// runtime that has ended and is tidied up.
+async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
     let Some(Upper::Kept(place)) = upper else {
         return Ok(None);
     };
@@ -249,11 +256,18 @@ fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
         reason: error.to_string(),
     };
     fs::create_dir_all(place).map_err(|error| refused(&error))?;
-    let file = File::create(place.join("lock")).map_err(|error| refused(&error))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Err(refused(&"it is in use by another runtime")),
-        Err((_, errno)) => Err(refused(&errno.desc())),
+    let mut file = File::create(place.join("lock")).map_err(|error| refused(&error))?;
+    let deadline = Instant::now() + TO_TIDY_UP;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(refused(&"it is in use by another runtime"));
+            }
+            Err((_, errno)) => return Err(refused(&errno.desc())),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -13,7 +13,7 @@ use farseek_testkit::Random;
 use super::site::{Site, as_both};
 
 /// Says what the worker is to do: `change` or `compare`, the plain directory, and a seed.
-const TASK: &str = "FARSEEK_TEST_CHANGES";
+const TASK: &str = "TEST_OF_CHANGES";
 
 const SPFS: &str = "/spfs";
 const CHANGES: u64 = 150;
