@@ -50,9 +50,12 @@ impl Cli {
         }
         // First of all, where it cannot be taken for another flag's value.
         let first = [program, IN_BACKGROUND.into()];
-        Ok(Self::parse_from(
-            first.into_iter().chain(daemon::arguments()?),
-        ))
+        let arguments = daemon::arguments()?;
+        if arguments.is_empty() {
+            // The parent was killed before it could say anything: nobody waits for an answer.
+            return Err(exit::AlreadyTold(1).into());
+        }
+        Ok(Self::parse_from(first.into_iter().chain(arguments)))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -180,6 +180,58 @@ fn change(plain: &Path, seed: u64) {
     );
 }
 
+/// Reads and writes a file of the environment at random, and compares with what it must hold.
+fn exercise(seed: u64) {
+    let path = Path::new(SPFS).join("large");
+    let mut expected = fs::read(&path).unwrap();
+    let open = || {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap()
+    };
+    let mut file = open();
+    let mut random = Random::new(seed);
+    for step in 0..600 {
+        let at = random.index(600_000);
+        match random.below(8) {
+            0 | 1 | 2 => {
+                let mut bytes = vec![0; 1 + random.index(70_000)];
+                random.fill(&mut bytes);
+                file.write_all_at(&bytes, at as u64).unwrap();
+                let end = at + bytes.len();
+                expected.resize(expected.len().max(end), 0);
+                expected[at..end].copy_from_slice(&bytes);
+            }
+            3 => {
+                file.set_len(at as u64).unwrap();
+                expected.resize(at, 0);
+            }
+            // Others see what was written, through descriptors of their own.
+            4 => file = open(),
+            _ => {
+                let mut bytes = vec![0; 1 + random.index(70_000)];
+                let length = file.read_at(&mut bytes, at as u64).unwrap();
+                let rest = expected.get(at..).unwrap_or_default();
+                assert_eq!(
+                    length,
+                    rest.len().min(bytes.len()),
+                    "seed {seed}, step {step}"
+                );
+                assert!(
+                    bytes[..length] == rest[..length],
+                    "seed {seed}, step {step}, at {at}"
+                );
+            }
+        }
+    }
+    assert!(
+        fs::read(&path).unwrap() == expected,
+        "seed {seed}: at the end"
+    );
+}
+
 /// The part that runs inside a runtime.
 pub(crate) fn worker() {
     let task = std::env::var(TASK).unwrap();
@@ -188,6 +240,7 @@ pub(crate) fn worker() {
     let seed = words.next().unwrap().parse().unwrap();
     match what {
         "change" => change(&plain, seed),
+        "exercise" => exercise(seed),
         _ => assert_eq!(
             look(Path::new(SPFS)),
             look(&plain),
@@ -269,6 +322,22 @@ fn what_is_committed_is_what_was_seen() {
                 "true",
             );
             work(site, &["test/p"], task("compare"), "true");
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_written_to_at_random_holds_what_was_written() {
+    as_both("a_file_that_is_written_to_at_random", |site| {
+        let directory = site.make_dir("base");
+        let mut bytes = vec![0; 400_000];
+        Random::new(1).fill(&mut bytes);
+        fs::write(directory.join("large"), bytes).unwrap();
+        own(site, "base");
+        site.commit("base", "test/large");
+        for seed in 0..SEEDS {
+            let task = format!("exercise|/|{seed}");
+            work(site, &["test/large", "--edit"], task, "true");
         }
     });
 }
