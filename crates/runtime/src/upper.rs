@@ -168,7 +168,7 @@ mod tests {
         let upper = tempfile::tempdir().unwrap();
         let closed = upper.path().join("closed");
         fs::create_dir_all(closed.join("x/y")).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         remove(&closed).unwrap();
         assert_eq!(fs::read_dir(upper.path()).unwrap().count(), 0);
     }

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "init",
     "commit",
     "tag",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 34] = [
     "edit",
     "reset",
     "unmount",
+    "runtime",
     "warm",
     "cache",
     "stats",
@@ -81,6 +82,8 @@ fn help_lists_commands_and_exit_codes() {
       edit         In a runtime: let its environment be written to, or no more
       reset        In a runtime: undo changes of its environment
       unmount      Take a mounted environment off its directory [alias: umount]
+      runtime      Show who uses which environment, and remove records of those who have ended [alias:
+                   rt]
       warm         Fetch an environment ahead, so that it can be read without waiting
       cache        Show what blocks take on the disk, and remove some
       stats        Show what mounts have read, fetched and kept

@@ -126,9 +126,9 @@ impl Host {
         };
         for process in processes.flatten() {
             let name = process.file_name();
-            if !name
+            if name
                 .to_str()
-                .is_some_and(|name| name.parse::<u32>().is_ok())
+                .is_none_or(|name| name.parse::<u32>().is_err())
             {
                 continue;
             }

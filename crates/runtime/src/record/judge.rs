@@ -117,12 +117,12 @@ fn judge_stock(
         Presence::Nobody => {}
     }
     let status = &record.status;
-    let numbers = [status.owner, status.monitor].into_iter().flatten();
+    let mut numbers = [status.owner, status.monitor].into_iter().flatten();
     let is_gone = |number: u32| match i32::try_from(number) {
         Ok(pid) => process(pid) == Process::Gone,
         Err(_) => true,
     };
-    match numbers.map(is_gone).all(|gone| gone) {
+    match numbers.all(is_gone) {
         true => Verdict::Ended,
         // It may be its monitor, or a process that has its number by now.
         false => Verdict::Unknown,

@@ -150,26 +150,27 @@ impl MountRecords {
     pub async fn settle(&self, mountpoint: &Path, patient: bool) -> Result<()> {
         let deadline = Instant::now() + GONE_WITHIN;
         for (name, _) in self.found.iter().filter(|(_, path)| path == mountpoint) {
-            while self.is_there(name).await? && patient && Instant::now() < deadline {
+            while self.is_held(name).await? && patient && Instant::now() < deadline {
                 sleep(LOOK_EVERY).await;
             }
         }
         Ok(())
     }
 
-    /// Whether the record `name` is there, once it has been removed where its process is gone.
-    async fn is_there(&self, name: &str) -> Result<bool> {
+    /// Whether the record `name` is there and its process too, which will remove it. Where the
+    /// process is gone it is removed here.
+    async fn is_held(&self, name: &str) -> Result<bool> {
         let found = match self.runtimes.find(name).await {
             Err(RuntimeError::UnknownRuntime { .. }) => return Ok(false),
             found => found?,
         };
-        let ended = match &found.record {
-            Ok(record) => self.here.judge(record) == Verdict::Ended,
-            Err(_) => false,
+        let verdict = match &found.record {
+            Ok(record) => self.here.judge(record),
+            Err(_) => Verdict::Unknown,
         };
-        if ended {
+        if verdict == Verdict::Ended {
             self.runtimes.remove_listed(&found).await?;
         }
-        Ok(!ended)
+        Ok(verdict == Verdict::Alive)
     }
 }

@@ -4,18 +4,21 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use chrono::Utc;
 use farseek_object::{
-    Annotation, AnnotationValue, Digest, DirectoryBuilder, EntryName, Header, Layer, NewEntry,
-    Object, Platform, S_IFREG, TagName,
+    Annotation, AnnotationValue, Digest, DirectoryBuilder, EntryName, Header, Layer, MergeOptions,
+    NewEntry, Object, Platform, S_IFREG, TagName,
 };
-use farseek_runtime::RuntimeError;
+use farseek_reader::ReaderOptions;
 use farseek_runtime::record::{
-    Host, Kind, ProcessId, PruneOptions, Reference, RuntimeRecord, Runtimes, Verdict,
+    Host, Keeper, Kind, ProcessId, PruneOptions, Reference, RuntimeRecord, Runtimes, Verdict,
 };
+use farseek_runtime::{MountRequest, RuntimeError, mount};
 use farseek_store::{
-    FsOptions, FsRepository, MemoryRepository, PutOptions, Repository, RepositoryExt as _,
+    FsOptions, FsRepository, MemoryRepository, Pinned, PutOptions, Repository, RepositoryExt as _,
     StoreError,
 };
+use farseek_testkit::{Need, need};
 use futures::future;
 use tempfile::TempDir;
 
@@ -377,4 +380,110 @@ async fn the_directory_of_an_ended_runtime_goes_with_it_and_no_other() {
     assert!(!root.path().join("mine").exists());
     assert!(root.path().join("theirs").exists());
     assert!(outside.path().join("file").exists());
+}
+
+/// Mounts from a remote with a record in `local`.
+fn request(runtimes: Runtimes, at: &Path) -> MountRequest {
+    MountRequest {
+        keeper: Some(Keeper {
+            runtimes,
+            user: "user".into(),
+        }),
+        ..MountRequest::new(spec("tools/one"), at)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_that_fails_leaves_no_record() {
+    let (_directory, local) = local();
+    let runtimes = in_repository(&local);
+    let at = tempfile::tempdir().unwrap();
+    let request = MountRequest {
+        merge: MergeOptions { max_nodes: 1 },
+        ..request(runtimes.clone(), at.path())
+    };
+    let error = mount(repository().await, request).await.err().unwrap();
+    assert!(matches!(error, RuntimeError::Merge(_)), "{error}");
+    assert!(runtimes.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mount_promotes_is_attached_until_it_ends() {
+    if !need("what a mount promotes", &[Need::Fuse]) {
+        return;
+    }
+    let (directory, local) = local();
+    let runtimes = in_repository(&local);
+    let at = tempfile::tempdir().unwrap();
+    let options = ReaderOptions {
+        local: Some(Arc::clone(&local)),
+        ..ReaderOptions::default()
+    };
+    let request = MountRequest {
+        reader: options,
+        ..request(runtimes.clone(), at.path())
+    };
+    let mut mounted = mount(repository().await, request).await.unwrap();
+    let found = runtimes.list().await.unwrap();
+    let [found] = &found[..] else {
+        panic!("one mount has one record: {found:?}")
+    };
+    let found = found.record.as_ref().unwrap();
+    let origin = found.farseek.as_ref().unwrap();
+    assert_eq!(
+        origin.mountpoint.as_deref(),
+        Some(mounted.mount().mountpoint())
+    );
+    assert_eq!(origin.reference.as_deref(), Some("tools/one"));
+    assert_eq!(Host::current().unwrap().judge(found), Verdict::Alive);
+    let file = at.path().join("file");
+    let read = tokio::task::spawn_blocking(move || std::fs::read(file).unwrap());
+    assert_eq!(read.await.unwrap(), CONTENT);
+    mounted.vfs().reader().settle().await;
+    let payload = Digest::of(CONTENT);
+    assert_eq!(
+        local.payload_size(&payload).await.unwrap(),
+        Some(CONTENT.len() as u64)
+    );
+    assert!(attached(&*local).await.contains(&payload));
+    let reference = mounted.take_reference().unwrap();
+    tokio::task::spawn_blocking(move || drop(mounted))
+        .await
+        .unwrap();
+    reference.release().await;
+    assert!(!attached(&*local).await.contains(&payload));
+    drop(directory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_record_it_is_mounted_and_nothing_becomes_local() {
+    if !need("a mount without a record", &[Need::Fuse]) {
+        return;
+    }
+    let (_directory, local) = local();
+    // One that can hold payloads, and no records.
+    let refusing = Pinned::new(Arc::clone(&local), Utc::now());
+    let runtimes = in_repository(&(Arc::new(refusing) as Arc<dyn Repository>));
+    let at = tempfile::tempdir().unwrap();
+    let request = MountRequest {
+        reader: ReaderOptions {
+            local: Some(Arc::clone(&local)),
+            ..ReaderOptions::default()
+        },
+        ..request(runtimes, at.path())
+    };
+    let mut mounted = mount(repository().await, request).await.unwrap();
+    assert!(mounted.take_reference().is_none());
+    let file = at.path().join("file");
+    let read = tokio::task::spawn_blocking(move || std::fs::read(file).unwrap());
+    assert_eq!(read.await.unwrap(), CONTENT);
+    mounted.vfs().reader().settle().await;
+    assert_eq!(
+        local.payload_size(&Digest::of(CONTENT)).await.unwrap(),
+        None
+    );
+    assert_eq!(local.walk_tags("").await.unwrap(), []);
+    tokio::task::spawn_blocking(move || drop(mounted))
+        .await
+        .unwrap();
 }

@@ -196,7 +196,7 @@ fn exercise(seed: u64) {
     for step in 0..600 {
         let at = random.index(600_000);
         match random.below(8) {
-            0 | 1 | 2 => {
+            0..=2 => {
                 let mut bytes = vec![0; 1 + random.index(70_000)];
                 random.fill(&mut bytes);
                 file.write_all_at(&bytes, at as u64).unwrap();
