@@ -17,6 +17,9 @@
 //!   the connection: that is the event the host waits for. No process is watched, counted or
 //!   listed. It then removes the runtime's record and directory, and ends.
 //!
+//! What takes the right to mount while the runtime is used (`edit`, `reset`) is asked of the host at
+//! a socket (`control`), and done by a thread of its own that enters the namespace for that long.
+//!
 //! Killed with `SIGKILL`: of CMD, the namespace goes with its last process, as above. Of the host,
 //! whoever is in the environment gets `ENOTCONN` from it, and the record and an empty directory
 //! are left for the next command to remove. Of all at once, the same: no mount is left, since the

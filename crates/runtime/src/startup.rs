@@ -142,6 +142,8 @@ mod tests {
     fn printed(words: &Words) -> Vec<String> {
         let output = Command::new(&words.program)
             .args(&words.arguments)
+            // The person's own startup file is no part of the test.
+            .env("HOME", "/nonexistent")
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

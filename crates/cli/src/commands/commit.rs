@@ -26,10 +26,11 @@ use crate::size;
 const EXAMPLES: &str = "\
 Examples:
   farseek commit ./build --tag tools/python --annotation version=3.12
-  farseek commit layer --path ./build -t tools/python -t tools/latest   # as in SPFS
   farseek commit platform --ref tools/python+project/extra -t project/env
   farseek commit layer -t project/extra        # in a runtime: what has changed in it
-  farseek commit platform -t project/env       # in a runtime: all of it, with what has changed";
+
+SPFS's form, `commit layer --path DIR`, is understood too. In a runtime, `commit platform` without
+--ref stores all of it, with what has changed; the runtime itself goes on as it is.";
 
 /// `farseek commit`.
 #[derive(Debug, Args)]

@@ -16,8 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   farseek diff tools/python~1 tools/python
   farseek diff tools/python tools/python+project/extra --all
-  farseek diff a/b c/d --remote origin --json
-  farseek diff                                   # in a runtime: what has changed in it
+  farseek diff                              # in a runtime: what has changed in it
 
 Each line is a path and what became of it: + added, - removed, ~ changed, = unchanged.";
 

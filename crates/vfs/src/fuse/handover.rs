@@ -21,7 +21,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
 use super::adapter::Adapter;
-use super::device::{Connection, connect};
+use super::device::{Connection, connect, open_device};
 use super::error::MountError;
 use super::fusermount::receive_with;
 use super::mount::open_session;
@@ -113,7 +113,7 @@ pub fn serve_connection(
     let adapter = Adapter::new(Arc::clone(&vfs), runtime, watch, Arc::clone(&passthrough));
     let connection = Connection {
         descriptor: connection,
-        can_clone: true,
+        can_clone: open_device().is_ok(),
     };
     let session = open_session(connection, adapter, options).map_err(start)?;
     if passthrough.probe(&session) {
