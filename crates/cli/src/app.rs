@@ -12,6 +12,7 @@ use farseek_object::{DigestStrategy, Encoding, Header, TagNamespace};
 use farseek_reader::{BlockSize, DiskOptions, Promote, Reader, ReaderOptions, Verify};
 use farseek_runtime::daemon::{self, Spawned};
 use farseek_runtime::record::Runtimes;
+use farseek_runtime::run::Host;
 use farseek_store::{FsOptions, FsRepository, Location, OpenOptions, Repository};
 use tokio::runtime::Handle;
 
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub(crate) now: DateTime<Local>,
     /// Whether this is the child that goes to the background.
     pub(crate) in_background: bool,
+    /// What this process is to the runtime it is to serve.
+    pub(crate) host: Option<Host>,
 }
 
 impl App {

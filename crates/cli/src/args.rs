@@ -7,9 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, check, commit, completions, config, demo, diff, info, init, layers, log, ls,
-    ls_tags, mount, platforms, pull, push, runtime, search, serve, server, stats, tag, tags,
-    unmount, untag, warm, write,
+    cache, cat, check, commit, completions, config, demo, diff, edit, info, init, join, layers,
+    log, ls, ls_tags, mount, platforms, pull, push, reset, run, runtime, search, serve, server,
+    shell, stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -50,9 +50,12 @@ impl Cli {
         }
         // First of all, where it cannot be taken for another flag's value.
         let first = [program, IN_BACKGROUND.into()];
-        Ok(Self::parse_from(
-            first.into_iter().chain(daemon::arguments()?),
-        ))
+        let arguments = daemon::arguments()?;
+        if arguments.is_empty() {
+            // The parent was killed before it could say anything: nobody waits for an answer.
+            return Err(exit::AlreadyTold(1).into());
+        }
+        Ok(Self::parse_from(first.into_iter().chain(arguments)))
     }
 }
 
@@ -136,6 +139,16 @@ pub(crate) enum Command {
     Server(Box<server::ServerArgs>),
     /// Mount an environment on a directory
     Mount(Box<mount::MountArgs>),
+    /// Run a command in an environment
+    Run(Box<run::RunArgs>),
+    /// Start a shell in an environment
+    Shell(Box<shell::ShellArgs>),
+    /// Run a command in a runtime that is there
+    Join(join::JoinArgs),
+    /// In a runtime: let its environment be written to, or no more
+    Edit(edit::EditArgs),
+    /// In a runtime: undo changes of its environment
+    Reset(reset::ResetArgs),
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
@@ -185,6 +198,11 @@ impl Command {
             | Self::Push(_)
             | Self::Pull(_)
             | Self::Mount(_)
+            | Self::Run(_)
+            | Self::Shell(_)
+            | Self::Join(_)
+            | Self::Edit(_)
+            | Self::Reset(_)
             | Self::Unmount(_)
             | Self::Warm(_)
             | Self::Cache(_)

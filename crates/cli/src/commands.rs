@@ -8,8 +8,10 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod diff;
+pub(crate) mod edit;
 pub(crate) mod info;
 pub(crate) mod init;
+pub(crate) mod join;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod ls;
@@ -18,10 +20,13 @@ pub(crate) mod mount;
 pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod reset;
+pub(crate) mod run;
 pub(crate) mod runtime;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod server;
+pub(crate) mod shell;
 pub(crate) mod stats;
 pub(crate) mod tag;
 pub(crate) mod tags;
@@ -34,6 +39,23 @@ use anyhow::Result;
 
 use crate::app::App;
 use crate::args::Command;
+
+/// Does what takes a process with one thread. Returns the command where there is more to do.
+pub(crate) fn begin(command: Command, app: &mut App) -> Result<Option<Command>> {
+    let command = match command {
+        Command::Shell(args) => Command::Run(Box::new(run::RunArgs::from(*args))),
+        command => command,
+    };
+    match command {
+        Command::Run(args) if !app.in_background => run::front(*args, app).map(|()| None),
+        Command::Run(args) => {
+            app.host = Some(run::begin_host()?);
+            Ok(Some(Command::Run(args)))
+        }
+        Command::Join(args) => join::run(args, app).map(|()| None),
+        command => Ok(Some(command)),
+    }
+}
 
 /// Runs one command to its end.
 pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
@@ -59,6 +81,10 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Serve(args) => serve::run(args, app).await,
         Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
+        Command::Run(args) => run::host(*args, app).await,
+        Command::Shell(_) | Command::Join(_) => unreachable!("it was done at the beginning"),
+        Command::Edit(args) => edit::run(args, app).await,
+        Command::Reset(args) => reset::run(args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
         Command::Runtime(args) => runtime::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,

@@ -37,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) fuse: FuseConfig,
     pub(crate) reader: ReaderConfig,
     pub(crate) cache: CacheConfig,
+    pub(crate) environment: EnvironmentConfig,
     pub(crate) log: LogConfig,
     #[serde(default)]
     pub(crate) remote: BTreeMap<String, RemoteConfig>,
@@ -118,6 +119,13 @@ pub(crate) struct ReaderConfig {
     pub(crate) readahead_budget_bytes: u64,
 }
 
+/// What runtimes do with the variables they are given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EnvironmentConfig {
+    /// Those that the user's startup file must not change.
+    pub(crate) variable_names_to_preserve: Vec<String>,
+}
+
 /// What is logged, and where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LogConfig {
@@ -166,6 +174,9 @@ impl Config {
                 readahead_budget_bytes: 64 << 20,
             },
             cache: CacheConfig::default_in(environment.cache_dir().as_deref()),
+            environment: EnvironmentConfig {
+                variable_names_to_preserve: Vec::new(),
+            },
             log: LogConfig {
                 filter: None,
                 file: None,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User, gethostname};
@@ -82,6 +83,24 @@ impl Environment {
     /// Where the user keeps what can be made again: `~/.cache`.
     pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
         self.user_dir("XDG_CACHE_HOME", ".cache")
+    }
+
+    /// Where runtimes of this user have their directories, one each.
+    pub(crate) fn runtimes_dir(&self) -> PathBuf {
+        let user = Uid::effective();
+        // Whoever becomes another user keeps the variable, which then leads to a stranger's.
+        let is_ours = |path: &&Path| {
+            path.is_absolute()
+                && std::fs::metadata(path).is_ok_and(|found| found.uid() == user.as_raw())
+        };
+        match self
+            .variable("XDG_RUNTIME_DIR")
+            .map(Path::new)
+            .filter(is_ours)
+        {
+            Some(directory) => directory.join("farseek"),
+            None => PathBuf::from(format!("/tmp/farseek-{user}")),
+        }
     }
 
     /// `path` with a leading `~` replaced by the user's home.

@@ -18,6 +18,7 @@ mod signals;
 mod size;
 mod sources;
 mod stored;
+mod active;
 mod start;
 mod stats;
 mod transfer;

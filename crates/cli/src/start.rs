@@ -36,19 +36,23 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         config.log.file = Some(absolute.with_context(|| "--log-file is empty")?);
     }
     log::start(cli.log.verbose, quiet_filter(&cli.command), &config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers(&cli.command))
-        .enable_all()
-        .build()
-        .context("cannot start the threads that wait for repositories")?;
     let mut app = App {
         environment,
         config,
         output: Output::stdout(),
         now: chrono::Local::now(),
         in_background: cli.in_background,
+        host: None,
     };
-    let done = runtime.block_on(commands::run(cli.command, &mut app));
+    let Some(command) = commands::begin(cli.command, &mut app)? else {
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers(&command))
+        .enable_all()
+        .build()
+        .context("cannot start the threads that wait for repositories")?;
+    let done = runtime.block_on(commands::run(command, &mut app));
     // What was printed before a failure is shown too; its own failure matters less.
     let shown = app.output.finish();
     // What was given up removes its temporary files; a disk that hangs must not hold the process.
@@ -62,7 +66,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
 fn workers(command: &Command) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match command {
-        Command::Mount(_) => cores.div_ceil(2),
+        Command::Mount(_) | Command::Run(_) | Command::Shell(_) => cores.div_ceil(2),
         _ => cores,
     }
 }
@@ -72,7 +76,9 @@ fn workers(command: &Command) -> usize {
 /// program is gone before its reply.
 fn quiet_filter(command: &Command) -> &'static str {
     match command {
-        Command::Mount(_) | Command::Serve(_) => "warn,fuser=off",
+        Command::Mount(_) | Command::Serve(_) | Command::Run(_) | Command::Shell(_) => {
+            "warn,fuser=off"
+        }
         _ => "warn,fuser=off,farseek_reader=off",
     }
 }

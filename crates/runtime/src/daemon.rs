@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
@@ -50,9 +50,8 @@ pub fn spawn(program: &Path, shown: &[OsString], arguments: &[OsString]) -> Resu
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It fails where the child has ended already, which is seen below.
-        let _ = stdin.write_all(&joined(arguments));
+    if let Some(stdin) = child.stdin.take() {
+        give_arguments(stdin, arguments);
     }
     let mut pipe = child.stdout.take().expect("it was asked to be a pipe");
     let mut said = [0; READY.len()];
@@ -70,6 +69,12 @@ pub fn spawn(program: &Path, shown: &[OsString], arguments: &[OsString]) -> Resu
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Writes `arguments` to the standard input of a child that reads them with [`arguments`].
+pub(crate) fn give_arguments(mut stdin: ChildStdin, arguments: &[OsString]) {
+    // It fails where the child has ended already, which its parent sees.
+    let _ = stdin.write_all(&joined(arguments));
 }
 
 /// The child's side of [`spawn`]: the arguments that were given to it.
@@ -145,6 +150,11 @@ impl Background {
     /// # Errors
     /// The parent is gone: whoever waited for this has given up.
     pub fn ready(self) -> Result<()> {
+        self.leave(READY)
+    }
+
+    /// Lets go of the terminal, with `words` as the last that go to the standard output.
+    pub(crate) fn leave(self, words: &[u8]) -> Result<()> {
         let failed = |source| RuntimeError::Daemon {
             action: "report to the parent process",
             source,
@@ -156,7 +166,7 @@ impl Background {
         dup2_stderr(&self.log).map_err(|errno| failed(errno.into()))?;
         let mut stdout = io::stdout();
         stdout
-            .write_all(READY)
+            .write_all(words)
             .and_then(|()| stdout.flush())
             .map_err(failed)?;
         dup2_stdout(&self.log).map_err(|errno| failed(errno.into()))

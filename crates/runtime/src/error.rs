@@ -92,6 +92,36 @@ pub enum RuntimeError {
         /// Who uses it, as far as we may see.
         users: Vec<User>,
     },
+    /// A namespace cannot be made or entered.
+    #[error("cannot {action}")]
+    Namespace {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directory of a runtime cannot be made.
+    #[error("cannot make {} for the runtime", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The overlay that makes a runtime editable cannot be mounted.
+    #[error("cannot make {} editable: {reason}", path.display())]
+    Overlay {
+        /// Where the environment is.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The host of a runtime does not do what it is asked.
+    #[error("the runtime cannot be changed: {reason}")]
+    Control {
+        /// Why not.
+        reason: String,
+    },
     /// There is a runtime of that name.
     #[error(
         "there is a runtime '{name}' already: choose another name, or remove it first (farseek runtime remove)"

@@ -41,6 +41,9 @@ pub struct MountRequest {
     /// Puts what the mount has done into words, for other processes: see
     /// [`STATS_XATTR`](farseek_vfs::STATS_XATTR).
     pub stats: Option<StatsText>,
+    /// Whether the mount lists its extended attributes: not where an overlay is put over it, which
+    /// would copy them.
+    pub list_xattrs: bool,
     /// Keeps what the mount may read from being cleaned: a record is written before it is mounted.
     /// Where that cannot be done it is mounted all the same, and no payload becomes local.
     pub keeper: Option<Keeper>,
@@ -59,6 +62,7 @@ impl MountRequest {
             threads: None,
             passthrough: true,
             stats: None,
+            list_xattrs: true,
             keeper: None,
         }
     }
@@ -76,11 +80,13 @@ impl MountRequest {
             local,
             walk: walk_options(&self.reader),
             stats: self.stats.clone(),
+            list_xattrs: self.list_xattrs,
             ..VfsOptions::default()
         }
     }
 
-    fn fuse_options(&self) -> MountOptions {
+    /// How it is mounted.
+    pub(crate) fn fuse_options(&self) -> MountOptions {
         let defaults = MountOptions::new(&self.spec.to_string());
         MountOptions {
             allow_other: self.allow_other.unwrap_or_else(|| getuid().is_root()),
@@ -176,10 +182,8 @@ async fn mount_tree(
     tree: MergedTree,
 ) -> Result<MountedEnvironment> {
     let runtime = Handle::current();
-    let vfs_options = request.vfs_options(Arc::clone(&repository));
-    let reader = Reader::new(repository, request.reader.clone(), runtime.clone());
+    let vfs = prepare(repository, &request, tree).await;
     blocking(move || {
-        let vfs = Arc::new(Vfs::new(tree, reader, vfs_options));
         let options = request.fuse_options();
         let mount = farseek_vfs::fuse::mount(Arc::clone(&vfs), &mountpoint, &options, runtime)?;
         let mounted = MountedEnvironment {
@@ -191,6 +195,17 @@ async fn mount_tree(
         Ok(mounted)
     })
     .await
+}
+
+/// Everything of a mount but the mount.
+pub(crate) async fn prepare(
+    repository: Arc<dyn Repository>,
+    request: &MountRequest,
+    tree: MergedTree,
+) -> Arc<Vfs> {
+    let options = request.vfs_options(Arc::clone(&repository));
+    let reader = Reader::new(repository, request.reader.clone(), Handle::current());
+    blocking(move || Arc::new(Vfs::new(tree, reader, options))).await
 }
 
 /// What is loaded ahead of a walk must find room in the memory of the reader, with what is ahead

@@ -11,22 +11,28 @@
 //!
 //! Memory: about 200 bytes for each file, and a few MiB of contents for each unit of concurrency.
 //!
+//! The upper directory of an overlay is committed as what it changes of what is below it.
+//!
 //! The repository to give is the one to write to, or a [`Chain`](crate::Chain), which then writes
 //! to its primary.
 
-mod payloads;
-mod read;
+mod marks;
 mod walk;
+mod read;
+mod payloads;
+mod changes;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farseek_object::{
-    Annotation, Blob, Digest, DirectoryBuilder, Header, Layer, Manifest, NewEntry, Object, Tree,
+    Annotation, Blob, Digest, DirectoryBuilder, Header, Layer, Manifest, MergedTree, NewEntry,
+    Object, Tree,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use self::changes::Changes;
 use self::walk::{NodeKind, Scan};
 use crate::blocking::run;
 use crate::error::{Result, StoreError};
@@ -49,6 +55,9 @@ pub struct CommitOptions {
     pub exclude: Vec<PathBuf>,
     /// What the layer says of itself, in stored order.
     pub annotations: Vec<Annotation>,
+    /// Set where the directory is the upper one of an overlay: what is below it. The layer is what
+    /// has changed of that.
+    pub base: Option<Arc<MergedTree>>,
 }
 
 impl Default for CommitOptions {
@@ -60,6 +69,7 @@ impl Default for CommitOptions {
             concurrency: (2 * processors).clamp(4, 32),
             exclude: Vec::new(),
             annotations: Vec::new(),
+            base: None,
         }
     }
 }
@@ -101,7 +111,9 @@ pub async fn commit_directory(
     progress: &dyn Progress,
 ) -> Result<CommitSummary> {
     let (root, exclude) = (directory.to_owned(), HashSet::from_iter(options.exclude));
-    let scan = Arc::new(run(move || walk::walk(&root, &exclude)).await?);
+    let base = options.base;
+    let is_upper = base.is_some();
+    let scan = Arc::new(run(move || walk::walk(&root, &exclude, is_upper)).await?);
     let mut summary = count(&scan);
     progress.found(summary.files + summary.symlinks, summary.bytes);
 
@@ -112,11 +124,26 @@ pub async fn commit_directory(
     repository.publish().await?;
 
     let header = options.header;
-    let manifest = run(move || {
+    let (manifest, changed) = run(move || {
         scan.check_directories()?;
-        build_manifest(&scan, &stored, header)
+        let digests: HashMap<u32, Digest> = stored.into_iter().collect();
+        match base {
+            None => Ok((build_manifest(&scan, &digests, header)?, None)),
+            Some(base) => {
+                let changes = changes::changes(&scan, &digests, &base);
+                let counted = count_changes(&scan, &changes);
+                Ok((finish(changes.root, &scan, header)?, Some(counted)))
+            }
+        }
     })
     .await?;
+    if let Some(changed) = changed {
+        summary = CommitSummary {
+            new_payloads: summary.new_payloads,
+            new_bytes: summary.new_bytes,
+            ..changed
+        };
+    }
     summary.stock_readable = is_stock_readable(&manifest);
     if !summary.stock_readable {
         tracing::warn!(
@@ -143,15 +170,35 @@ fn unencodable(directory: &Path, error: &farseek_object::ObjectError) -> StoreEr
 
 /// The part of the summary that the walk tells.
 fn count(scan: &Scan) -> CommitSummary {
-    let of = |wanted: fn(&NodeKind) -> bool| scan.positions(wanted).len() as u64;
+    let masks = scan.positions(|kind| *kind == NodeKind::Mask).len() as u64;
+    count_nodes(scan.nodes.iter().skip(1), masks)
+}
+
+/// The same of what an upper directory changes.
+fn count_changes(scan: &Scan, changes: &Changes) -> CommitSummary {
+    let kept = changes.kept.iter().map(|&at| &scan.nodes[at as usize]);
+    count_nodes(kept, changes.masks)
+}
+
+fn count_nodes<'a>(nodes: impl Iterator<Item = &'a walk::Node>, masks: u64) -> CommitSummary {
+    let (mut files, mut directories, mut symlinks, mut bytes) = (0, 0, 0, 0);
+    for node in nodes {
+        bytes += node.payload_size();
+        match node.kind {
+            NodeKind::File => files += 1,
+            NodeKind::Directory => directories += 1,
+            NodeKind::Symlink(_) => symlinks += 1,
+            NodeKind::Mask => {}
+        }
+    }
     CommitSummary {
         layer: Digest::NULL,
         manifest: Digest::NULL,
-        files: of(|kind| *kind == NodeKind::File),
-        directories: of(|kind| *kind == NodeKind::Directory) - 1,
-        symlinks: of(|kind| matches!(kind, NodeKind::Symlink(_))),
-        masks: of(|kind| *kind == NodeKind::Mask),
-        bytes: scan.nodes.iter().map(walk::Node::payload_size).sum(),
+        files,
+        directories,
+        symlinks,
+        masks,
+        bytes,
         new_payloads: 0,
         new_bytes: 0,
         stock_readable: true,
@@ -200,8 +247,7 @@ async fn put_blobs(
 const BLOBS_IN_FLIGHT: usize = 32;
 
 /// The canonical manifest of the walked directory.
-fn build_manifest(scan: &Scan, stored: &[(u32, Digest)], header: Header) -> Result<Manifest> {
-    let digests: HashMap<u32, Digest> = stored.iter().copied().collect();
+fn build_manifest(scan: &Scan, digests: &HashMap<u32, Digest>, header: Header) -> Result<Manifest> {
     let mut open: HashMap<u32, DirectoryBuilder> = HashMap::new();
     // Backwards, so that a directory is complete when its own entry is made.
     for (at, node) in scan.nodes.iter().enumerate().rev() {
@@ -227,9 +273,33 @@ fn build_manifest(scan: &Scan, stored: &[(u32, Digest)], header: Header) -> Resu
         };
         open.entry(node.parent).or_default().insert(name, entry);
     }
-    let root = open.remove(&0).unwrap_or_default();
+    finish(open.remove(&0).unwrap_or_default(), scan, header)
+}
+
+fn finish(root: DirectoryBuilder, scan: &Scan, header: Header) -> Result<Manifest> {
     root.into_manifest(header)
         .map_err(|error| unencodable(&scan.path(0), &error))
+}
+
+/// The manifest of the layer that the upper directory `directory` would be committed as, over
+/// `base`. Nothing is stored. Reads files and blocks.
+///
+/// # Errors
+/// As for a commit.
+pub fn survey_changes(directory: &Path, base: &MergedTree) -> Result<Manifest> {
+    let scan = walk::walk(directory, &HashSet::new(), true)?;
+    let mut digests = HashMap::new();
+    for at in scan.positions(|k| matches!(k, NodeKind::File | NodeKind::Symlink(_))) {
+        let node = &scan.nodes[at as usize];
+        let digest = match &node.kind {
+            NodeKind::Symlink(target) => Digest::of(target.as_bytes()),
+            _ => read::hash(&scan.path(at), &node.stamp)?,
+        };
+        digests.insert(at, digest);
+    }
+    scan.check_directories()?;
+    let changes = changes::changes(&scan, &digests, base);
+    finish(changes.root, &scan, Header::default())
 }
 
 fn is_stock_readable(manifest: &Manifest) -> bool {

@@ -33,7 +33,7 @@ pub use self::tar::{TarOptions, TarRepository};
 pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
-pub use commit::{CommitOptions, CommitSummary, commit_directory};
+pub use commit::{CommitOptions, CommitSummary, commit_directory, survey_changes};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
 pub use ext::{RepositoryExt, ResolvedEnvironment};

@@ -28,6 +28,10 @@ pub struct VfsOptions {
     pub walk: WalkOptions,
     /// The text of [`STATS_XATTR`](crate::STATS_XATTR); there is no such attribute without it.
     pub stats: Option<StatsText>,
+    /// Whether the extended attributes are listed. An overlay copies what is listed to the files
+    /// that it changes, where it would say of the new bytes what was true of the old ones. Who
+    /// asks for an attribute by name is answered all the same.
+    pub list_xattrs: bool,
 }
 
 impl Default for VfsOptions {
@@ -40,6 +44,7 @@ impl Default for VfsOptions {
             local: None,
             walk: WalkOptions::default(),
             stats: None,
+            list_xattrs: true,
         }
     }
 }

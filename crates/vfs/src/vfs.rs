@@ -301,6 +301,7 @@ impl Vfs {
     /// The names of all extended attributes, each closed by a NUL.
     pub fn listxattr(&self, id: NodeId) -> Result<Vec<u8>> {
         let names: &[&str] = match self.node(id)?.kind() {
+            _ if !self.options.list_xattrs => &[],
             NodeKind::Directory if id == NodeId::ROOT && self.options.stats.is_some() => {
                 &[STATS_XATTR]
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::{Annotation, Digest, EnvSpec, Layer, Object, Platform, TagSpec};
+use farseek_object::{Annotation, Digest, EnvSpec, Layer, MergedTree, Object, Platform, TagSpec};
 use farseek_store::{
     CommitOptions, CommitSummary, Location, PutOptions, Repository, RepositoryExt as _,
     commit_directory,
@@ -14,6 +14,7 @@ use farseek_store::{
 use serde_json::json;
 
 use super::tag::writable_names;
+use crate::active::{Active, merged};
 use crate::annotations::{self, AnnotationArgs};
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
@@ -25,8 +26,11 @@ use crate::size;
 const EXAMPLES: &str = "\
 Examples:
   farseek commit ./build --tag tools/python --annotation version=3.12
-  farseek commit layer --path ./build -t tools/python -t tools/latest   # as in SPFS
-  farseek commit platform --ref tools/python+project/extra -t project/env";
+  farseek commit platform --ref tools/python+project/extra -t project/env
+  farseek commit layer -t project/extra        # in a runtime: what has changed in it
+
+SPFS's form, `commit layer --path DIR`, is understood too. In a runtime, `commit platform` without
+--ref stores all of it, with what has changed; the runtime itself goes on as it is.";
 
 /// `farseek commit`.
 #[derive(Debug, Args)]
@@ -58,6 +62,10 @@ pub(crate) struct CommitArgs {
 enum Input {
     Directory(PathBuf),
     Stack(EnvSpec),
+    /// What has changed in the runtime that this is run in.
+    Changes,
+    /// The runtime that this is run in, with its changes.
+    Runtime,
 }
 
 /// Stores, then tags, then prints the digest.
@@ -77,6 +85,10 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     if let Input::Directory(directory) = &input {
         check_directory(directory)?;
     }
+    let active = match &input {
+        Input::Changes | Input::Runtime => Some(Active::find(app).await?),
+        Input::Directory(_) | Input::Stack(_) => None,
+    };
     let repository = app.writable(repository.remote.as_deref()).await?;
     if let Input::Directory(directory) = &input {
         check_apart(&*repository, directory)?;
@@ -91,7 +103,17 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
                 .await?;
             (summary.layer, Some(summary))
         }
-        Input::Stack(spec) => (stack(app, &*repository, spec, annotations).await?, None),
+        Input::Stack(spec) => {
+            let layers = resolved(&*repository, spec).await?;
+            (stack(app, &*repository, layers, annotations).await?, None)
+        }
+        Input::Changes | Input::Runtime => {
+            let active = active.as_ref().expect("it was found above");
+            let is_platform = input == Input::Runtime;
+            let mut signals = Signals::listen()?;
+            let committing = changes(app, &repository, active, is_platform, annotations);
+            signals.unless(committing).await?
+        }
     };
     repository.publish().await?;
     for name in &names {
@@ -123,19 +145,16 @@ fn chosen(words: &[PathBuf], path: Option<PathBuf>, stack: Option<EnvSpec>) -> R
     let rest = if kind.is_some() { &words[1..] } else { words };
     match (kind, rest, path, stack) {
         (Some("platform") | None, [], None, Some(stack)) => Ok(Input::Stack(stack)),
+        (Some("platform"), [], None, None) => Ok(Input::Runtime),
         (Some("platform"), ..) => Err(Failure::usage(
-            "a platform is made of what there is: say --ref A+B; the changes of a runtime cannot be \
-             committed yet",
+            "a platform is made of what there is: say --ref A+B, or nothing in a runtime",
         )),
         (Some("layer"), _, _, Some(_)) => Err(Failure::usage(
             "--ref A+B makes a platform: say `commit platform`",
         )),
         (_, [directory], None, None) => Ok(Input::Directory(directory.clone())),
         (_, [], Some(directory), None) => Ok(Input::Directory(directory)),
-        (Some(_), [], None, None) => Err(Failure::usage(
-            "say which directory: `farseek commit layer --path DIR`; the changes of a runtime cannot \
-             be committed yet",
-        )),
+        (Some(_), [], None, None) => Ok(Input::Changes),
         (None, [], None, None) => Err(Failure::usage("say which directory: `farseek commit DIR`")),
         _ => Err(Failure::usage(
             "say which directory once: `farseek commit DIR`",
@@ -197,9 +216,21 @@ pub(crate) async fn commit(
     directory: &Path,
     annotations: Vec<Annotation>,
 ) -> Result<CommitSummary> {
+    commit_over(app, repository, directory, annotations, None).await
+}
+
+/// The same of an upper directory, over `base`.
+async fn commit_over(
+    app: &App,
+    repository: &Arc<dyn Repository>,
+    directory: &Path,
+    annotations: Vec<Annotation>,
+    base: Option<Arc<MergedTree>>,
+) -> Result<CommitSummary> {
     let options = CommitOptions {
         header: app.header(),
         annotations,
+        base,
         ..CommitOptions::default()
     };
     let what = format!("committing {}", directory.display());
@@ -207,17 +238,58 @@ pub(crate) async fn commit(
     Ok(commit_directory(repository.clone(), directory, options, &progress).await?)
 }
 
-/// Stores a platform. What it says of itself is a layer of its own, the topmost.
-async fn stack(
+/// Stores what has changed in a runtime as a layer, and for a platform puts it on top of what the
+/// runtime was made of. The runtime goes on as it is.
+async fn changes(
     app: &App,
-    repository: &dyn Repository,
-    spec: &EnvSpec,
+    repository: &Arc<dyn Repository>,
+    active: &Active,
+    is_platform: bool,
     annotations: Vec<Annotation>,
-) -> Result<Digest> {
+) -> Result<(Digest, Option<CommitSummary>)> {
+    let mut layers = active.stack();
+    if is_platform && !active.record.status.editable {
+        return Ok((stack(app, &**repository, layers, annotations).await?, None));
+    }
+    let upper = active.upper()?;
+    let base = Arc::new(merged(&active.manifests().await?)?);
+    let (of_layer, of_platform) = match is_platform {
+        true => (Vec::new(), annotations),
+        false => (annotations, Vec::new()),
+    };
+    let is_annotated = !of_layer.is_empty();
+    let summary = commit_over(app, repository, upper, of_layer, Some(base)).await?;
+    let is_empty = summary.files + summary.directories + summary.symlinks + summary.masks == 0;
+    if is_platform {
+        layers.extend((!is_empty).then_some(summary.layer));
+        let platform = stack(app, &**repository, layers, of_platform).await?;
+        return Ok((platform, Some(summary)));
+    }
+    if is_empty && !is_annotated {
+        return Err(Failure::usage(format!(
+            "nothing has changed in {}, so there is nothing to commit",
+            active.at().display()
+        )));
+    }
+    Ok((summary.layer, Some(summary)))
+}
+
+async fn resolved(repository: &dyn Repository, spec: &EnvSpec) -> Result<Vec<Digest>> {
     let mut layers = Vec::with_capacity(spec.items.len());
     for item in &spec.items {
         layers.push(repository.resolve_item(item).await?);
     }
+    Ok(layers)
+}
+
+/// Stores a platform of `layers`, bottom first. What it says of itself is a layer of its own, the
+/// topmost.
+async fn stack(
+    app: &App,
+    repository: &dyn Repository,
+    mut layers: Vec<Digest>,
+    annotations: Vec<Annotation>,
+) -> Result<Digest> {
     if layers.is_empty() {
         return Err(Failure::usage("an empty stack cannot be committed"));
     }
@@ -291,9 +363,14 @@ mod tests {
     }
 
     #[test]
+    fn without_a_directory_it_is_about_the_runtime() {
+        assert_eq!(choose(&["layer"], None, None), Some(Input::Changes));
+        assert_eq!(choose(&["platform"], None, None), Some(Input::Runtime));
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         assert_eq!(choose(&[], None, None), None);
-        assert_eq!(choose(&["layer"], None, None), None);
         assert_eq!(choose(&["platform"], Some("d"), None), None);
         assert_eq!(choose(&["platform", "d"], None, Some("a+b")), None);
         assert_eq!(choose(&["layer"], None, Some("a+b")), None);

@@ -1,11 +1,12 @@
 //! `farseek diff`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::{Change, Difference, diff};
-use farseek_store::Repository;
+use farseek_object::{Change, Difference, MergedTree, diff};
+use farseek_store::{Repository, survey_changes};
 use serde_json::{Value, json};
 
+use crate::active::{Active, merged};
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::Failure;
@@ -15,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   farseek diff tools/python~1 tools/python
   farseek diff tools/python tools/python+project/extra --all
-  farseek diff a/b c/d --remote origin --json
+  farseek diff                              # in a runtime: what has changed in it
 
 Each line is a path and what became of it: + added, - removed, ~ changed, = unchanged.";
 
@@ -38,17 +39,22 @@ pub(crate) struct DiffArgs {
 
 /// One line a path that differs.
 pub(crate) async fn run(args: DiffArgs, app: &mut App) -> Result<()> {
-    let (Some(from), Some(to)) = (&args.from, &args.to) else {
-        return Err(Failure::usage(
-            "the changes of a runtime cannot be compared yet: give two references, as in \
-             `farseek diff tools/python~1 tools/python`",
-        ));
+    let (from, to) = match (&args.from, &args.to) {
+        (Some(from), Some(to)) => {
+            let repository = app.repository(args.repository.remote.as_deref()).await?;
+            let from = environment(&*repository, from).await?;
+            (from.tree, environment(&*repository, to).await?.tree)
+        }
+        (None, _) if args.repository.remote.is_none() => changes(app).await?,
+        _ => {
+            return Err(Failure::usage(
+                "give two references, as in `farseek diff tools/python~1 tools/python`; or none, in \
+                 a runtime, for what has changed in it",
+            ));
+        }
     };
-    let repository = app.repository(args.repository.remote.as_deref()).await?;
-    let from = environment(&*repository, from).await?;
-    let to = environment(&*repository, to).await?;
     let mut list = Vec::new();
-    for found in diff(&from.tree, &to.tree) {
+    for found in diff(&from, &to) {
         if found.change == Change::Unchanged && !args.all {
             continue;
         }
@@ -66,6 +72,20 @@ pub(crate) async fn run(args: DiffArgs, app: &mut App) -> Result<()> {
     }
 }
 
+/// The environment of the runtime that this is run in, without what has changed, and with it.
+async fn changes(app: &App) -> Result<(MergedTree, MergedTree)> {
+    let active = Active::find(app).await?;
+    let upper = active.upper()?.to_owned();
+    let manifests = active.manifests().await?;
+    let comparing = tokio::task::spawn_blocking(move || {
+        let from = merged(&manifests)?;
+        let layer = survey_changes(&upper, &from)?;
+        let to = merged(manifests.iter().chain([&layer]))?;
+        Ok((from, to))
+    });
+    comparing.await.context("comparing was given up")?
+}
+
 async fn environment(repository: &dyn Repository, reference: &str) -> Result<View> {
     match view::find(repository, reference).await? {
         Named::Environment(view) => Ok(view),
@@ -75,10 +95,10 @@ async fn environment(repository: &dyn Repository, reference: &str) -> Result<Vie
     }
 }
 
-fn path(found: &Difference, from: &View, to: &View) -> String {
+fn path(found: &Difference, from: &MergedTree, to: &MergedTree) -> String {
     let path = match (found.to, found.from) {
-        (Some(at), _) => to.tree.path(at),
-        (None, Some(at)) => from.tree.path(at),
+        (Some(at), _) => to.path(at),
+        (None, Some(at)) => from.path(at),
         (None, None) => String::new(),
     };
     format!("/{path}")

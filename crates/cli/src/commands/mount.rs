@@ -97,7 +97,7 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
         true => Some(Background::enter(app.config.log.file.as_deref())?),
         false => None,
     };
-    let reaping = tokio::spawn(reap(request.keeper.clone()));
+    let reaping = tokio::spawn(reap(request.keeper.clone(), app.environment.runtimes_dir()));
     let from = sources.repository.location().to_owned();
     let limits = in_words(&request.reader);
     let mut mounted = signals.mounted(mount(sources.repository, request)).await?;
@@ -143,13 +143,14 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
 }
 
 /// Removes, in its own time, records that mounts of this user have left which were killed.
-async fn reap(keeper: Option<Keeper>) {
+async fn reap(keeper: Option<Keeper>, root: PathBuf) {
     let (Some(Keeper { runtimes, user }), Ok(here)) = (keeper, Host::current()) else {
         return;
     };
     let options = PruneOptions {
         user: Some(user),
         records_only: true,
+        root: Some(root),
         ..PruneOptions::default()
     };
     match runtimes.prune(&here, &options).await {

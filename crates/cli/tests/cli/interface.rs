@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 35] = [
     "init",
     "commit",
     "tag",
@@ -27,6 +27,11 @@ const COMMANDS: [&str; 30] = [
     "serve",
     "server",
     "mount",
+    "run",
+    "shell",
+    "join",
+    "edit",
+    "reset",
     "unmount",
     "runtime",
     "warm",
@@ -71,6 +76,11 @@ fn help_lists_commands_and_exit_codes() {
       serve        Serve a repository over HTTP, read-only
       server       Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
       mount        Mount an environment on a directory
+      run          Run a command in an environment
+      shell        Start a shell in an environment
+      join         Run a command in a runtime that is there
+      edit         In a runtime: let its environment be written to, or no more
+      reset        In a runtime: undo changes of its environment
       unmount      Take a mounted environment off its directory [alias: umount]
       runtime      Show who uses which environment, and remove records of those who have ended [alias:
                    rt]

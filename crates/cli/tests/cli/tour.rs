@@ -59,7 +59,7 @@ fn what_differs_between_two_versions() {
     assert_eq!(found[0]["path"], "/changed");
     assert_snapshot!(place.told(&["diff"]), @r"
     exit 2
-    farseek: the changes of a runtime cannot be compared yet: give two references, as in `farseek diff tools/python~1 tools/python`
+    farseek: this is no runtime: start one with `farseek run` or `farseek shell`
     ");
 }
 
@@ -195,13 +195,13 @@ fn annotations_are_found_again() {
 }
 
 #[test]
-fn the_changes_of_a_runtime_are_refused_in_words() {
+fn outside_of_a_runtime_there_are_no_changes_to_commit() {
     let place = Place::make();
     for kind in ["layer", "platform"] {
         let told = place.told(&["commit", kind]);
         assert!(told.starts_with("exit 2"), "{told}");
         assert!(
-            told.contains("the changes of a runtime cannot be committed yet"),
+            told.contains("this is no runtime: start one with `farseek run`"),
             "{told}"
         );
     }

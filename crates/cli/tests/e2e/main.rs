@@ -12,6 +12,7 @@ mod memory;
 mod records;
 mod refused;
 mod remote;
+mod runs;
 mod stock;
 mod requests;
 mod stopped;
@@ -23,6 +24,13 @@ fn oracle_worker() {
     if !farseek_testkit::oracle::worker() {
         differ::a_mounted_tree_is_the_tree_that_was_committed();
     }
+}
+
+/// Not a test of its own: what `runs::oracle` starts inside a runtime. It ends the process.
+#[test]
+#[ignore = "it is started by the tests of runs::oracle"]
+fn changing_worker() {
+    runs::oracle::worker();
 }
 
 /// Not a test of its own: what [`farseek_testkit::Reader`] starts. It ends the process.

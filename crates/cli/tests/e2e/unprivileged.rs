@@ -11,17 +11,17 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::remote::{Remote, TAG};
 
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// Opens `/dev/fuse` to everybody for as long as it lives. Tests that change its mode, of other
 /// crates too, take turns by a lock on it, or one would restore what another one needs.
-struct OpenDevice {
+pub(crate) struct OpenDevice {
     before: fs::Permissions,
     _turn: Flock<File>,
 }
 
 impl OpenDevice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lock = File::open("/dev/fuse").unwrap();
         let turn = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
         let before = fs::metadata("/dev/fuse").unwrap().permissions();
@@ -39,7 +39,7 @@ impl Drop for OpenDevice {
     }
 }
 
-fn give_to_nobody(sandbox: &Sandbox, names: &[&str]) {
+pub(crate) fn give_to_nobody(sandbox: &Sandbox, names: &[&str]) {
     fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for name in names {
         chown(sandbox.path().join(name), Some(NOBODY), Some(NOBODY)).unwrap();

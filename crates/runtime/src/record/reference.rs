@@ -42,6 +42,24 @@ impl Reference {
         })
     }
 
+    /// The same for a record that is there, of a runtime that was kept and that nobody is in.
+    ///
+    /// # Errors
+    /// The repository cannot be written.
+    pub async fn take_again(
+        runtimes: Runtimes,
+        mut record: RuntimeRecord,
+        environment: &ResolvedEnvironment,
+    ) -> Result<Self> {
+        record.status.stack = environment.stack().iter().rev().copied().collect();
+        runtimes.keep(environment).await?;
+        runtimes.save(&record).await?;
+        Ok(Self {
+            runtimes,
+            name: record.name,
+        })
+    }
+
     /// The name of the record.
     pub fn name(&self) -> &str {
         &self.name

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use farseek_object::{Digest, Hasher};
 use futures::stream::{self, StreamExt};
 use nix::fcntl::OFlag;
 use tokio::sync::mpsc;
@@ -57,6 +58,27 @@ pub(super) fn read_small(path: &Path, seen: &Stamp) -> Result<Bytes> {
     }
     check(&file, path, seen)?;
     Ok(Bytes::from(bytes))
+}
+
+/// The digest of a file of any size.
+pub(super) fn hash(path: &Path, seen: &Stamp) -> Result<Digest> {
+    let mut file = open(path, seen)?;
+    let mut hasher = Hasher::new();
+    let mut piece = vec![0; PIECE];
+    let mut total = 0;
+    // One that grows as fast as it is read must not be read for ever.
+    while total <= seen.size {
+        let length = file
+            .read(&mut piece)
+            .map_err(StoreError::io("read", path))?;
+        if length == 0 {
+            break;
+        }
+        hasher.update(&piece[..length]);
+        total += length as u64;
+    }
+    check(&file, path, seen)?;
+    Ok(hasher.finish())
 }
 
 /// A large file as a stream, read by a thread of its own a few pieces ahead.

@@ -4,8 +4,10 @@
 //! file's identity and times are kept as a [`Stamp`]: reading compares, and so notices a file that
 //! was changed, replaced, or reached through a directory that was swapped for a link.
 //!
+//! In the upper directory of an overlay, the overlay's own marks are read as well.
+//!
 //! Deliberately absent: extended attributes, ownership, times and hard-link identity (the format
-//! has no place for them); marks of opaque overlay directories.
+//! has no place for them).
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -16,6 +18,7 @@ use farseek_object::EntryName;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::marks::{self, DirectoryMarks};
 use crate::error::{Result, StoreError};
 
 /// Problems that are listed; more are counted.
@@ -71,6 +74,8 @@ pub(super) struct Node {
     pub(super) mode: u32,
     /// The state it was seen in.
     pub(super) stamp: Stamp,
+    /// Whether it is a directory of an overlay through which nothing below is seen.
+    pub(super) opaque: bool,
 }
 
 impl Node {
@@ -140,11 +145,12 @@ pub(super) fn changed(path: PathBuf) -> StoreError {
     }
 }
 
-/// Walks `root`, leaving out the paths of `exclude`, which are relative to it.
+/// Walks `root`, leaving out the paths of `exclude`, which are relative to it. `is_upper` says
+/// that it is the upper directory of an overlay.
 ///
 /// # Errors
 /// The root is not a directory that can be read, or something in it cannot be stored.
-pub(super) fn walk(root: &Path, exclude: &HashSet<PathBuf>) -> Result<Scan> {
+pub(super) fn walk(root: &Path, exclude: &HashSet<PathBuf>, is_upper: bool) -> Result<Scan> {
     let metadata = fs::metadata(root).map_err(StoreError::io("commit", root))?;
     if !metadata.is_dir() {
         let reason = "only a directory can be committed".to_owned();
@@ -159,6 +165,7 @@ pub(super) fn walk(root: &Path, exclude: &HashSet<PathBuf>) -> Result<Scan> {
         kind: NodeKind::Directory,
         mode: metadata.mode(),
         stamp: Stamp::new(&metadata),
+        opaque: false,
     };
     let scan = Scan {
         root: root.to_owned(),
@@ -168,6 +175,7 @@ pub(super) fn walk(root: &Path, exclude: &HashSet<PathBuf>) -> Result<Scan> {
         scan,
         problems: Problems::default(),
         exclude,
+        is_upper,
     };
     let mut pending = vec![(0, root.to_owned())];
     while let Some((position, path)) = pending.pop() {
@@ -183,6 +191,7 @@ struct Walk<'a> {
     scan: Scan,
     problems: Problems,
     exclude: &'a HashSet<PathBuf>,
+    is_upper: bool,
 }
 
 impl Walk<'_> {
@@ -198,6 +207,7 @@ impl Walk<'_> {
         };
         let mut entries: Vec<_> = entries.into_iter().map(|e| (e.file_name(), e)).collect();
         entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let marks = self.marks(position, path);
         let mut directories = Vec::new();
         for (name, entry) in entries {
             let path = entry.path();
@@ -207,7 +217,11 @@ impl Walk<'_> {
             let node = entry
                 .metadata()
                 .map_err(|error| format!("it cannot be read: {error}"))
-                .and_then(|metadata| node(position, name.to_str(), &path, &metadata));
+                .and_then(|metadata| node(position, name.to_str(), &path, &metadata))
+                .and_then(|node| match self.is_upper {
+                    true => as_marked(node, &path, marks),
+                    false => Ok(node),
+                });
             match node {
                 Err(reason) => self.problems.add(path, reason),
                 Ok(node) => {
@@ -219,6 +233,19 @@ impl Walk<'_> {
             }
         }
         Ok(directories)
+    }
+
+    /// What the directory at `position` says of itself, where that has a meaning.
+    fn marks(&mut self, position: u32, path: &Path) -> DirectoryMarks {
+        if !self.is_upper {
+            return DirectoryMarks::default();
+        }
+        let marks = marks::of_directory(path).unwrap_or_else(|reason| {
+            self.problems.add(path.to_owned(), reason);
+            DirectoryMarks::default()
+        });
+        self.scan.nodes[position as usize].opaque = marks.opaque;
+        marks
     }
 
     fn is_excluded(&self, path: &Path) -> bool {
@@ -252,7 +279,20 @@ fn node(parent: u32, name: Option<&str>, path: &Path, metadata: &Metadata) -> Re
         kind,
         mode: metadata.mode(),
         stamp: Stamp::new(metadata),
+        opaque: false,
     })
+}
+
+/// What `node` is by the marks of an overlay, in a directory with the marks `within`.
+fn as_marked(mut node: Node, path: &Path, within: DirectoryMarks) -> Result<Node, String> {
+    if node.kind == NodeKind::File {
+        marks::check_whole(path)?;
+        let may_be_whiteout = within.has_file_whiteouts && node.stamp.size == 0;
+        if may_be_whiteout && marks::is_whiteout(path)? {
+            node.kind = NodeKind::Mask;
+        }
+    }
+    Ok(node)
 }
 
 fn kind(path: &Path, metadata: &Metadata) -> Result<NodeKind, String> {

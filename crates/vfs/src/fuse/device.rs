@@ -52,7 +52,7 @@ pub(super) fn connect(mountpoint: &Path, options: &MountOptions) -> Result<Conne
     })
 }
 
-fn open_device() -> io::Result<OwnedFd> {
+pub(super) fn open_device() -> io::Result<OwnedFd> {
     // The standard library opens everything close-on-exec.
     OpenOptions::new()
         .read(true)

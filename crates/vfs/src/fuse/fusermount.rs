@@ -108,9 +108,18 @@ fn words(output: &Output) -> String {
 /// The descriptor that was sent over `socket`, if one was. Does not wait: the sender has ended.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0u8];
-    let mut buffers = [IoSliceMut::new(&mut byte)];
+    receive_with(socket, &mut byte, MsgFlags::MSG_DONTWAIT).map(|(_, descriptor)| descriptor)
+}
+
+/// The next message over `socket`: how much of `bytes` it filled, and the descriptor with it.
+pub(super) fn receive_with(
+    socket: &UnixStream,
+    bytes: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut buffers = [IoSliceMut::new(bytes)];
     let mut space = nix::cmsg_space!(RawFd);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | flags;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = control
@@ -118,8 +127,9 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
         {
             // SAFETY: the kernel has just installed this descriptor for us, and for nobody else:
             // the buffer has room for one, and this is the only place that looks at it.
-            return Ok(Some(unsafe { OwnedFd::from_raw_fd(*descriptor) }));
+            let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
+            return Ok((message.bytes, Some(descriptor)));
         }
     }
-    Ok(None)
+    Ok((message.bytes, None))
 }

@@ -87,7 +87,7 @@ fn refuse(path: &Path, reason: String) -> MountError {
 }
 
 /// Comes to terms with the kernel about the protocol.
-fn open_session(
+pub(super) fn open_session(
     connection: Connection,
     adapter: Adapter,
     options: &MountOptions,

@@ -43,6 +43,7 @@ pub(super) async fn run(args: PruneArgs, app: &mut App) -> Result<()> {
         ignore_host: args.ignore_host,
         // Its number means nothing on another host.
         ignore_monitor: args.ignore_monitor || args.ignore_host,
+        root: Some(app.environment.runtimes_dir()),
         ..PruneOptions::default()
     };
     let runtimes = records(app, &args.repository).await?;

@@ -1,0 +1,9 @@
+//! `farseek run` and what belongs to it, with real processes: as root, and as a user without any
+//! right.
+
+mod site;
+mod process;
+mod life;
+mod editing;
+mod startup;
+pub(crate) mod oracle;

@@ -1,0 +1,214 @@
+//! How long a runtime lives, and what is left of it.
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use farseek_testkit::mount::PROMPT;
+use farseek_testkit::{ChildGuard, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::site::{Site, TAG, as_both};
+
+fn process(value: &serde_json::Value) -> Pid {
+    Pid::from_raw(i32::try_from(value.as_i64().unwrap()).unwrap())
+}
+
+/// Whether a process runs: one that nobody has waited for does not.
+fn runs(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+    state.is_some_and(|state| !state.starts_with('Z'))
+}
+
+fn wait_for_end(pid: Pid) {
+    wait_until("the process has ended", PROMPT, || !runs(pid));
+}
+
+#[test]
+fn what_the_command_leaves_in_the_background_keeps_it() {
+    as_both(
+        "what_the_command_leaves_in_the_background_keeps_it",
+        |site| {
+            // Nothing of the runtime is handed down to it but its namespaces.
+            let script = "setsid sh -c 'exec sleep 1000' < /dev/null > /dev/null 2>&1 & echo $!";
+            let printed = site.script(&[TAG], script);
+            let left = Pid::from_raw(printed.trim().parse().unwrap());
+            let record = site.record();
+            let host = process(&record["status"]["monitor"]);
+            assert!(runs(host));
+            let name = record["name"].as_str().unwrap();
+            assert_eq!(
+                site.succeed(&["join", name, "--", "cat", "/spfs/file"]),
+                "the file\n"
+            );
+            assert_eq!(record["state"], "alive");
+            kill(left, Signal::SIGKILL).unwrap();
+            wait_for_end(host);
+            site.see_it_end();
+        },
+    );
+}
+
+#[test]
+fn one_who_joins_keeps_it_too() {
+    as_both("one_who_joins_keeps_it_too", |site| {
+        let mut first = site.start(&["sleep", "1000"]);
+        let record = site.record();
+        let (name, host) = (
+            record["name"].as_str().unwrap(),
+            process(&record["status"]["monitor"]),
+        );
+        let mut command =
+            site.command(&["join", name, "--", "sh", "-c", "echo in; exec sleep 1000"]);
+        command.stdout(Stdio::piped());
+        let mut second = ChildGuard::spawn(&mut command).unwrap();
+        let mut said = [0; 3];
+        second
+            .child()
+            .stdout
+            .take()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        first.signal(Signal::SIGKILL).unwrap();
+        first.wait_within(PROMPT).unwrap();
+        assert_eq!(
+            site.succeed(&["join", name, "--", "cat", "/spfs/file"]),
+            "the file\n"
+        );
+        assert!(runs(host));
+        second.signal(Signal::SIGKILL).unwrap();
+        second.wait_within(PROMPT).unwrap();
+        wait_for_end(host);
+        let output = site.run(&["join", name, "--", "true"]);
+        assert!(!output.status.success());
+    });
+}
+
+#[test]
+fn output_ends_with_the_command_whatever_it_leaves() {
+    as_both("output_ends_with_the_command", |site| {
+        // Of another descriptor of the caller's, too, which the host must not keep.
+        let script = format!(
+            "\"$FARSEEK\" run {TAG} -- sh -c 'sleep 1000 3>&- > /dev/null 2>&1 & echo $!' 3>&1"
+        );
+        let mut command = site.other("sh", &["-c", &script]);
+        command.stdout(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command).unwrap();
+        let mut said = String::new();
+        // It would wait for as long as anybody has the pipe.
+        child
+            .child()
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
+        kill(Pid::from_raw(said.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    });
+}
+
+/// A runtime that goes on, its record, and its host.
+fn running(site: &Site) -> (ChildGuard, serde_json::Value, Pid) {
+    let child = site.start(&["sleep", "1000"]);
+    let record = site.record();
+    let host = process(&record["status"]["monitor"]);
+    assert_eq!(process(&record["status"]["owner"]), child.pid());
+    (child, record, host)
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_nothing() {
+    as_both("a_command_that_is_killed_leaves_nothing", |site| {
+        let (mut child, _, host) = running(site);
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        wait_for_end(host);
+        site.see_it_end();
+    });
+}
+
+#[test]
+fn a_host_that_is_killed_is_put_right_by_prune() {
+    as_both("a_host_that_is_killed_is_put_right", |site| {
+        let (mut child, record, host) = running(site);
+        let name = record["name"].as_str().unwrap();
+        kill(host, Signal::SIGKILL).unwrap();
+        wait_for_end(host);
+        // Whoever is in it is told, and does not wait.
+        let output = site.run(&["join", name, "--", "cat", "/spfs/file"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains("not connected"),
+            "{said}"
+        );
+        // As long as somebody is in it, it stays.
+        site.succeed(&["runtime", "prune"]);
+        assert_eq!(site.records(), [name]);
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        assert_eq!(
+            site.succeed(&["runtime", "prune"]),
+            format!("removed {name}\n")
+        );
+        assert!(site.directories().is_empty() && site.records().is_empty());
+    });
+}
+
+#[test]
+fn all_that_are_killed_at_once_are_put_right_by_the_next() {
+    as_both("all_that_are_killed_at_once", |site| {
+        let (mut child, record, host) = running(site);
+        let other = site.start(&["sleep", "1000"]);
+        wait_until("there are two", PROMPT, || site.records().len() == 2);
+        kill(host, Signal::SIGKILL).unwrap();
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        wait_for_end(host);
+        let name = record["name"].as_str().unwrap().to_owned();
+        assert!(site.records().contains(&name));
+        let mut next = site.start(&["sleep", "1000"]);
+        wait_until("what was left is gone", PROMPT, || {
+            !site.records().contains(&name) && !site.directories().contains(&name)
+        });
+        // Those of others who live are left alone.
+        wait_until("there are two", PROMPT, || site.records().len() == 2);
+        assert!(runs(other.pid()));
+        next.signal(Signal::SIGKILL).unwrap();
+        next.wait_within(PROMPT).unwrap();
+        drop(other);
+    });
+}
+
+#[test]
+fn a_front_that_is_killed_while_it_starts_leaves_nothing() {
+    as_both("a_front_that_is_killed_while_it_starts", |site| {
+        for wait in 0..12 {
+            let mut child = site.start(&["sleep", "1000"]);
+            std::thread::sleep(Duration::from_millis(wait));
+            child.signal(Signal::SIGKILL).unwrap();
+            child.wait_within(PROMPT).unwrap();
+        }
+        site.see_it_end();
+    });
+}
+
+#[test]
+fn a_name_is_for_one() {
+    as_both("a_name_is_for_one", |site| {
+        let words = ["run", TAG, "--runtime-name", "mine", "--", "sleep", "1000"];
+        let mut child = ChildGuard::spawn(&mut site.command(&words)).unwrap();
+        assert_eq!(site.record()["name"], "mine");
+        let output = site.run(&["run", TAG, "--runtime-name", "mine", "--", "true"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("mine"), "{said}");
+        assert_eq!(
+            site.succeed(&["join", "mine", "--", "cat", "/spfs/file"]),
+            "the file\n"
+        );
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+    });
+}

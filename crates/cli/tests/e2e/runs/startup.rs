@@ -1,0 +1,118 @@
+//! Startup scripts of an environment.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use farseek_testkit::mount::PROMPT;
+use farseek_testkit::{ChildGuard, Need, need};
+
+use super::site::{Site, as_both};
+
+fn with_scripts(site: &Site) {
+    site.make_dir("scripts");
+    site.write(
+        "scripts/etc/spfs/startup.d/a.sh",
+        "export GREETING='hello  there'; set -- other words\n",
+    );
+    site.write(
+        "scripts/etc/spfs/startup.d/b.sh",
+        "export PATH=/spfs/bin:$PATH\n",
+    );
+    site.write(
+        "scripts/bin/tool",
+        "#!/bin/sh\nprintf '%s|' \"$GREETING\" \"$@\"\n",
+    );
+    let tool = site.path("scripts/bin/tool");
+    std::fs::set_permissions(tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    site.commit("scripts", "test/scripts");
+}
+
+#[test]
+fn they_are_read_before_the_command_which_keeps_its_words() {
+    if !need("startup scripts", &[Need::Program("bash")]) {
+        return;
+    }
+    as_both("startup scripts", |site| {
+        with_scripts(site);
+        let words = [
+            "run",
+            "test/scripts",
+            "--",
+            "tool",
+            "a b",
+            "$HOME",
+            "'\"",
+            "",
+            "x\ny",
+        ];
+        assert_eq!(site.succeed(&words), "hello  there|a b|$HOME|'\"||x\ny|");
+        let output = site.run(&["run", "test/scripts", "--", "sh", "-c", "exit 42"]);
+        assert_eq!(output.status.code(), Some(42));
+        let output = site.run(&["run", "test/scripts", "--", "no-such-program"]);
+        assert_eq!(output.status.code(), Some(127));
+    });
+}
+
+#[test]
+fn a_shell_reads_them_and_what_it_is_given() {
+    if !need("a shell", &[Need::Program("bash")]) {
+        return;
+    }
+    as_both("a shell", |site| {
+        with_scripts(site);
+        let mut command = site.command(&["shell", "test/scripts"]);
+        command
+            .env("SHELL", "/bin/bash")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command).unwrap();
+        let mut stdin = child.child().stdin.take().unwrap();
+        stdin
+            .write_all(b"tool \"$SPFS_RUNTIME\" | wc -c\nexit 9\n")
+            .unwrap();
+        drop(stdin);
+        let status = child.wait_within(PROMPT).unwrap();
+        assert_eq!(status.code(), Some(9));
+        let mut said = String::new();
+        let mut stdout = child.child().stdout.take().unwrap();
+        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+        // "hello  there|", a name of 36 characters, and "|".
+        assert_eq!(said.trim(), "50");
+    });
+}
+
+#[test]
+fn a_shell_on_a_terminal_reads_the_users_file_first() {
+    if !need(
+        "a shell on a terminal",
+        &[Need::Program("script"), Need::Program("bash")],
+    ) {
+        return;
+    }
+    as_both("a shell on a terminal", |site| {
+        with_scripts(site);
+        site.write(
+            "home/.bashrc",
+            "GREETING=rc; KEPT=lost; greet() { echo \"<$GREETING:$KEPT>\"; }\n",
+        );
+        let inner = "exec \"$FARSEEK\" shell test/scripts";
+        let mut command = site.other("script", &["-qec", inner, "/dev/null"]);
+        command
+            .env("SHELL", "/bin/bash")
+            .env("KEPT", "it's $HOME `id`")
+            .env("SPFS_ENVIRONMENT__VARIABLE_NAMES_TO_PRESERVE", "KEPT")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command).unwrap();
+        let mut stdin = child.child().stdin.take().unwrap();
+        stdin.write_all(b"greet; exit 6\n").unwrap();
+        stdin.flush().unwrap();
+        let status = child.wait_within(PROMPT).unwrap();
+        drop(stdin);
+        let mut said = String::new();
+        let mut stdout = child.child().stdout.take().unwrap();
+        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+        assert_eq!(status.code(), Some(6), "{said}");
+        assert!(said.contains("<hello  there:it's $HOME `id`>"), "{said}");
+    });
+}

@@ -1,0 +1,165 @@
+//! Namespaces of users and of mounts: what `run` needs to show an environment to some processes
+//! and to nobody else.
+//!
+//! Root makes a namespace of mounts and needs no more. Anybody else first makes a namespace of
+//! users, in which the user is mapped to itself: every program sees the user it was started by,
+//! and the kernel grants the right to mount to whoever made the namespace, until it executes a
+//! program. Users and groups other than its own appear as `nobody` there, and set-user-ID
+//! programs do not change the user.
+//!
+//! All of this takes a process with one thread.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getegid, geteuid};
+
+use crate::error::{Result, RuntimeError};
+
+/// The kernel's first namespace of users: its number is fixed (`PROC_USER_INIT_INO`).
+const FIRST_USERS: &str = "user:[4026531837]";
+
+/// The bit of `CAP_SYS_ADMIN` in a mask of capabilities.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// Whether this process may make mounts without a namespace of users of its own.
+pub fn may_mount() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| has_capability(&status, SYS_ADMIN))
+}
+
+/// Whether the text of a `/proc/<id>/status` shows a capability in effect.
+fn has_capability(status: &str, bit: u64) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & bit != 0)
+}
+
+/// Whether this process is in another namespace of users than the machine's own.
+pub fn is_of_users() -> bool {
+    fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() != FIRST_USERS)
+}
+
+/// The namespace of mounts of the process `pid` (`self` for this one), as SPFS's records name it:
+/// `mnt:[4026531840]`.
+///
+/// # Errors
+/// There is no such process, or it is none of ours.
+pub fn mounts_of(pid: &str) -> io::Result<String> {
+    let link = fs::read_link(format!("/proc/{pid}/ns/mnt"))?;
+    Ok(link.to_string_lossy().into_owned())
+}
+
+/// A process in the namespace of mounts `mounts`, of those that this user may see.
+pub(crate) fn member_of(mounts: &str) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|number: &u32| mounts_of(&number.to_string()).is_ok_and(|name| name == mounts))
+}
+
+/// Puts this process into a new namespace of users, as the user it is.
+///
+/// # Errors
+/// The system lets users make none.
+pub fn new_users() -> Result<()> {
+    // To be read before: inside, nobody is anybody until there are maps.
+    let (user, group) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(refused)?;
+    let write = |file: &str, text: String| {
+        fs::write(Path::new("/proc/self").join(file), text).map_err(|source| {
+            RuntimeError::Namespace {
+                action: "map this user into a namespace",
+                source,
+            }
+        })
+    };
+    // Without it no group can be mapped: a group may also be what keeps somebody out.
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("{user} {user} 1"))?;
+    write("gid_map", format!("{group} {group} 1"))
+}
+
+fn refused(errno: Errno) -> RuntimeError {
+    RuntimeError::Namespace {
+        action: "make a namespace of users, which mounting without being root needs (it may be \
+                 turned off: see the sysctls user.max_user_namespaces and \
+                 kernel.apparmor_restrict_unprivileged_userns)",
+        source: errno.into(),
+    }
+}
+
+/// Puts this process into the namespace of users of the process `pid`, if it is not there.
+///
+/// # Errors
+/// That process is gone, or is somebody else's.
+pub(crate) fn join_users(pid: u32) -> Result<()> {
+    if same(pid, "user") {
+        return Ok(());
+    }
+    join(pid, "user", CloneFlags::CLONE_NEWUSER)
+}
+
+/// Puts this process into the namespace of mounts of the process `pid`.
+///
+/// # Errors
+/// That process is gone, or is somebody else's.
+pub(crate) fn join_mounts(pid: u32) -> Result<()> {
+    join(pid, "mnt", CloneFlags::CLONE_NEWNS)
+}
+
+fn same(pid: u32, kind: &str) -> bool {
+    let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+    matches!((link("self"), link(&pid.to_string())), (Ok(ours), Ok(theirs)) if ours == theirs)
+}
+
+fn join(pid: u32, kind: &str, flag: CloneFlags) -> Result<()> {
+    let failed = |source| RuntimeError::Namespace {
+        action: "enter the namespaces of the runtime",
+        source,
+    };
+    let file = fs::File::open(format!("/proc/{pid}/ns/{kind}")).map_err(failed)?;
+    setns(file, flag).map_err(|errno| failed(errno.into()))
+}
+
+/// Puts this process into a new namespace of mounts. What is mounted inside is not seen outside;
+/// what is mounted outside still appears inside.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn new_mounts() -> Result<()> {
+    let failed = |errno: Errno| RuntimeError::Namespace {
+        action: "make a namespace of mounts",
+        source: errno.into(),
+    };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_in_effect_are_found() {
+        let status = |mask| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{mask}\n");
+        assert!(has_capability(&status("000001ffffffffff"), SYS_ADMIN));
+        assert!(has_capability(&status("0000000000200000"), SYS_ADMIN));
+        assert!(!has_capability(&status("0000000000000000"), SYS_ADMIN));
+        assert!(!has_capability(&status("zz"), SYS_ADMIN));
+        assert!(!has_capability("", SYS_ADMIN));
+    }
+
+    #[test]
+    fn the_namespace_of_mounts_has_a_name() {
+        let name = mounts_of("self").unwrap();
+        assert!(name.starts_with("mnt:[") && name.ends_with(']'), "{name}");
+        assert_eq!(mounts_of(&std::process::id().to_string()).unwrap(), name);
+        assert!(mounts_of("0").is_err());
+    }
+}

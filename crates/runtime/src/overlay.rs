@@ -1,0 +1,296 @@
+//! Writing to an environment: an overlay over its mount, whose upper directory takes the changes.
+//!
+//! The overlay is mounted over the very directory it has below it, so that the place is the same
+//! whether a runtime is editable or not, and becomes editable while it is used.
+//!
+//! The upper directory is in memory, and gone with the namespace, or on a disk where it is to be
+//! kept. Root's overlays mark what they hide in `trusted.*` attributes, as SPFS's do; in a
+//! namespace of users the kernel allows `user.*` alone (`userxattr`). Files are never copied in
+//! part and directories never moved by reference (`metacopy`, `redirect_dir`): an upper directory
+//! is then understood by itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::error::{Result, RuntimeError};
+use crate::namespace;
+use crate::upper;
+
+/// The directory of a runtime in which the memory of an editable one is mounted.
+const MEMORY: &str = "fs";
+
+/// Where the changes of a runtime go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upper {
+    /// To memory, at most as much as `size` says in the words of tmpfs(5): `2G`, `50%`.
+    Memory {
+        /// `None` is the kernel's choice: half of the machine's memory.
+        size: Option<String>,
+    },
+    /// To this directory, which is kept.
+    Kept(PathBuf),
+}
+
+impl Upper {
+    /// For the runtime `name`: each has a directory of its own in the one that is given.
+    pub fn of_runtime(&self, name: &OsStr) -> Self {
+        match self {
+            Self::Kept(place) => Self::Kept(place.join(name)),
+            memory => memory.clone(),
+        }
+    }
+}
+
+/// The two directories of an overlay that are written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpperDirs {
+    /// What has changed.
+    pub upper: PathBuf,
+    /// The kernel's own, on the same file system.
+    pub work: PathBuf,
+}
+
+impl UpperDirs {
+    /// Those of a runtime with the directory `directory`.
+    pub fn of(upper: &Upper, directory: &Path) -> Self {
+        let place = match upper {
+            Upper::Memory { .. } => directory.join(MEMORY),
+            Upper::Kept(place) => place.clone(),
+        };
+        Self {
+            upper: place.join("upper"),
+            work: place.join("work"),
+        }
+    }
+}
+
+/// What has been done to let a runtime be written to, as its host knows it.
+#[derive(Debug)]
+pub(crate) struct Edits {
+    upper: Option<Upper>,
+    frozen: bool,
+    /// How often all changes have been undone.
+    resets: u32,
+}
+
+impl Edits {
+    /// A runtime that begins with `upper`.
+    pub(crate) fn new(upper: Option<Upper>) -> Self {
+        Self {
+            upper,
+            frozen: false,
+            resets: 0,
+        }
+    }
+
+    /// Lets the environment at `at` be written to, if it cannot be already.
+    pub(crate) fn allow(
+        &mut self,
+        at: &Path,
+        upper: &Upper,
+        directory: &Path,
+    ) -> Result<(), String> {
+        if self.upper.is_none() {
+            let made = make_editable(at, upper, directory);
+            made.map_err(|error| error.to_string())?;
+            self.upper = Some(upper.clone());
+        } else if self.frozen {
+            remount(at, MsFlags::empty())?;
+        }
+        self.frozen = false;
+        Ok(())
+    }
+
+    /// Lets it be written to no more.
+    pub(crate) fn freeze(&mut self, at: &Path) -> Result<(), String> {
+        if self.upper.is_some() && !self.frozen {
+            remount(at, MsFlags::MS_RDONLY)?;
+            self.frozen = true;
+        }
+        Ok(())
+    }
+
+    /// Undoes changes: those of `paths`, or all of them. The overlay is mounted anew, for it must
+    /// not see its upper directory change. What is open goes on with what it has.
+    pub(crate) fn reset(
+        &mut self,
+        at: &Path,
+        directory: &Path,
+        paths: &[PathBuf],
+    ) -> Result<(), String> {
+        let Some(upper) = &self.upper else {
+            return Err("the runtime is not editable: nothing has changed".to_owned());
+        };
+        let dirs = UpperDirs::of(upper, directory);
+        let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        detached.map_err(|errno| errno.desc().to_owned())?;
+        let undone = match paths {
+            [] => self.undo_all(&dirs).map_err(|error| error.to_string()),
+            paths => paths
+                .iter()
+                .try_for_each(|path| upper::undo(&dirs.upper, path)),
+        };
+        // Whether it was undone or not, it is to be there.
+        mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
+        if self.frozen {
+            remount(at, MsFlags::MS_RDONLY)?;
+        }
+        undone
+    }
+
+    /// Puts the changes aside, so that what is open is not disturbed, and removes them.
+    fn undo_all(&mut self, dirs: &UpperDirs) -> io::Result<()> {
+        self.resets += 1;
+        let aside = dirs.work.with_file_name(format!("undone-{}", self.resets));
+        let mode = fs::metadata(&dirs.upper)?.permissions();
+        fs::rename(&dirs.upper, &aside)?;
+        fs::create_dir(&dirs.upper)?;
+        fs::set_permissions(&dirs.upper, mode)?;
+        upper::remove(&aside)
+    }
+}
+
+/// Changes whether what is mounted at `at` can be written to.
+fn remount(at: &Path, flags: MsFlags) -> Result<(), String> {
+    let flags =
+        flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match mount(None::<&str>, at, None::<&str>, flags, None::<&str>) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err("files in it are open for writing: close them first".to_owned()),
+        Err(errno) => Err(errno.desc().to_owned()),
+    }
+}
+
+/// Makes what is mounted at `at` editable, in the namespace of mounts of this process.
+///
+/// # Errors
+/// The kernel refuses, in its words.
+pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Result<()> {
+    let dirs = UpperDirs::of(upper, directory);
+    let prepared = match upper {
+        Upper::Memory { size } => mount_memory(&directory.join(MEMORY), size.as_deref()),
+        Upper::Kept(place) => keep(place, namespace::is_of_users()),
+    };
+    prepared
+        .and_then(|()| make_dirs(at, &dirs))
+        .and_then(|()| mount_overlay(at, &dirs))
+        .map_err(|error| RuntimeError::Overlay {
+            path: at.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// The name of the file that says which marks an upper directory that is kept has.
+const MARKS: &str = "marks";
+
+/// Makes a directory that is kept, or sees that it is one that can be used: root's overlay does not
+/// know the marks of others, and would show what they have removed.
+fn keep(place: &Path, of_users: bool) -> io::Result<()> {
+    let ours = match of_users {
+        true => "user",
+        false => "trusted",
+    };
+    fs::create_dir_all(place)?;
+    match fs::read_to_string(place.join(MARKS)) {
+        Ok(marks) if marks == ours => Ok(()),
+        Ok(_) => Err(io::Error::other(match of_users {
+            true => "it was made by root, and only root can run it again",
+            false => "it was made by a user who is not root, and only that user can run it again",
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(place.join(MARKS), ours),
+        Err(error) => Err(error),
+    }
+}
+
+fn mount_memory(at: &Path, size: Option<&str>) -> io::Result<()> {
+    let data = match size {
+        Some(size) => format!("mode=755,size={size}"),
+        None => "mode=755".to_owned(),
+    };
+    fs::create_dir_all(at)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let (name, kind) = (Some("farseek-upper"), Some("tmpfs"));
+    Ok(mount(name, at, kind, flags, Some(data.as_str()))?)
+}
+
+fn make_dirs(at: &Path, dirs: &UpperDirs) -> io::Result<()> {
+    fs::create_dir_all(&dirs.upper)?;
+    // The root of the overlay is this directory, and looks as it did.
+    fs::set_permissions(&dirs.upper, fs::metadata(at)?.permissions())?;
+    fs::create_dir_all(&dirs.work)
+}
+
+/// Mounts the overlay over what it has below it.
+pub(crate) fn mount_overlay(at: &Path, dirs: &UpperDirs) -> io::Result<()> {
+    let data = options(at, dirs, namespace::is_of_users());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Bytes, not text: a path may be anything.
+    let data = OsString::from_vec(data);
+    let (name, kind) = (Some("farseek-edit"), Some("overlay"));
+    Ok(mount(name, at, kind, flags, Some(data.as_os_str()))?)
+}
+
+/// The options of an overlay, as mount(2) takes them.
+fn options(lower: &Path, dirs: &UpperDirs, of_users: bool) -> Vec<u8> {
+    let mut data = b"lowerdir=".to_vec();
+    data.extend(escaped(lower));
+    data.extend(b",upperdir=");
+    data.extend(escaped(&dirs.upper));
+    data.extend(b",workdir=");
+    data.extend(escaped(&dirs.work));
+    data.extend_from_slice(match of_users {
+        true => b",userxattr,index=off".as_slice(),
+        false => b",index=off,metacopy=off,redirect_dir=nofollow".as_slice(),
+    });
+    data
+}
+
+/// A path with what the overlay's options are parted by made harmless.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(path.as_os_str().len());
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            bytes.push(b'\\');
+        }
+        bytes.push(byte);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_directory_is_for_those_who_know_its_marks() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().join("name");
+        keep(&place, true).unwrap();
+        keep(&place, true).unwrap();
+        let said = keep(&place, false).unwrap_err().to_string();
+        assert!(said.contains("not root"), "{said}");
+    }
+
+    #[test]
+    fn options_are_what_the_kernel_parses() {
+        let upper = Upper::Memory { size: None };
+        let dirs = UpperDirs::of(&upper, Path::new(r"/r/a,b:c\d"));
+        let of_root = options(Path::new("/spfs"), &dirs, false);
+        assert_eq!(
+            String::from_utf8(of_root).unwrap(),
+            r"lowerdir=/spfs,upperdir=/r/a\,b\:c\\d/fs/upper,workdir=/r/a\,b\:c\\d/fs/work,index=off,metacopy=off,redirect_dir=nofollow"
+        );
+        let dirs = UpperDirs::of(&Upper::Kept("/k".into()), Path::new("/r"));
+        let of_users = options(Path::new("/spfs"), &dirs, true);
+        assert_eq!(
+            String::from_utf8(of_users).unwrap(),
+            "lowerdir=/spfs,upperdir=/k/upper,workdir=/k/work,userxattr,index=off"
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! A command in an environment: which processes there are, and how they end.
+//!
+//! ```text
+//!   farseek run REF -- CMD            the front: one thread, becomes CMD
+//!     |  starts, and is left by
+//!   farseek --in-background ...       the host: serves the mount, outlives CMD
+//! ```
+//!
+//! - The **front** starts the host, waits until it has resolved the environment, enters the
+//!   host's namespace of users (there is none for root), makes a namespace of mounts, mounts
+//!   there, gives the connection to the host and *executes* CMD. So CMD has the process number,
+//!   the parent, the terminal, the process group and the open files that it would have had
+//!   without us: signals, job control and its exit status need no passing on.
+//! - The **host** is no child of CMD (it is started twice removed, in a session of its own) and is
+//!   not in the namespace of mounts. When the last process in there has ended, CMD or what it left
+//!   in the background, however it ended, the kernel drops the namespace with its mounts and ends
+//!   the connection: that is the event the host waits for. No process is watched, counted or
+//!   listed. It then removes the runtime's record and directory, and ends.
+//!
+//! What takes the right to mount while the runtime is used (`edit`, `reset`) is asked of the host at
+//! a socket (`control`), and done by a thread of its own that enters the namespace for that long.
+//!
+//! Killed with `SIGKILL`: of CMD, the namespace goes with its last process, as above. Of the host,
+//! whoever is in the environment gets `ENOTCONN` from it, and the record and an empty directory
+//! are left for the next command to remove. Of all at once, the same: no mount is left, since the
+//! namespace is gone.
+//!
+//! Deliberately absent: passing signals on, waiting for CMD, reading `/proc` to find processes.
+
+mod link;
+mod directory;
+mod control;
+mod front;
+mod host;
+
+pub use control::{Request, ask};
+pub use front::{Entrance, Front, Started, join};
+pub use host::{Host, HostRequest, Hosted};

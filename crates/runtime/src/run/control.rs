@@ -1,0 +1,233 @@
+//! What is asked of the host from within its runtime: to make it editable or not, and to undo
+//! changes. A user in a namespace of users has no right to mount once it has executed a program;
+//! the host, which never has, keeps it.
+//!
+//! It listens at a socket in the runtime's directory, which is the user's alone. A request is
+//! carried out in the namespace of mounts of who asks, if that is the runtime's, by a thread that
+//! lives no longer than that: the host must not keep the namespace alive.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::link::Link;
+use crate::error::{Result, RuntimeError};
+use crate::namespace;
+use crate::overlay::{Edits, Upper};
+
+/// The socket's name in the directory of the runtime.
+const SOCKET: &str = "control";
+
+/// How long one who asks may take to say what. They say it at once.
+const TO_ASK: Duration = Duration::from_secs(5);
+
+const DONE: &[u8] = b"done";
+const REFUSED: &[u8] = b"refused";
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Let the environment be written to. Changes go to memory, at most as much as is said.
+    Edit {
+        /// In the words of tmpfs(5).
+        size: Option<String>,
+    },
+    /// Let it be written to no more. What has been changed stays.
+    Freeze,
+    /// Undo the changes of these paths, relative to the environment's root; of all where none is
+    /// given.
+    Reset {
+        /// The paths.
+        paths: Vec<PathBuf>,
+    },
+}
+
+impl Request {
+    fn words(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Edit { size: None } => vec![b"edit"],
+            Self::Edit { size: Some(size) } => vec![b"edit", size.as_bytes()],
+            Self::Freeze => vec![b"freeze"],
+            Self::Reset { paths } => {
+                let paths = paths.iter().map(|path| path.as_os_str().as_bytes());
+                std::iter::once(b"reset".as_slice()).chain(paths).collect()
+            }
+        }
+    }
+
+    fn parse(words: Vec<Vec<u8>>) -> Option<Self> {
+        let mut words = words.into_iter();
+        let path = |word| PathBuf::from(OsString::from_vec(word));
+        match words.next()?.as_slice() {
+            b"edit" => {
+                let size = words.next().map(String::from_utf8).transpose().ok()?;
+                Some(Self::Edit { size })
+            }
+            b"freeze" => Some(Self::Freeze),
+            b"reset" => Some(Self::Reset {
+                paths: words.map(path).collect(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Asks the host of the runtime with the directory `directory`, from within the runtime.
+///
+/// # Errors
+/// It is gone, or says why it cannot be done.
+pub fn ask(directory: &Path, request: &Request) -> Result<()> {
+    let gone = |source| RuntimeError::Control {
+        reason: format!("its background process does not answer: {source}"),
+    };
+    let stream = UnixStream::connect(directory.join(SOCKET)).map_err(gone)?;
+    let link = Link::over(stream);
+    link.send(&request.words()).map_err(gone)?;
+    let words = link.receive().map_err(gone)?.unwrap_or_default();
+    match words.split_first() {
+        Some((word, _)) if word == DONE => Ok(()),
+        Some((word, why)) if word == REFUSED => Err(RuntimeError::Control {
+            reason: String::from_utf8_lossy(&why.concat()).into_owned(),
+        }),
+        _ => Err(gone(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// The host's side: a socket that is not listened to yet.
+#[derive(Debug)]
+pub(super) struct Control {
+    listener: UnixListener,
+}
+
+/// What the host needs to know to do what it is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Runtime {
+    /// Its namespace of mounts.
+    pub(super) mounts: String,
+    /// Where the environment is in there.
+    pub(super) at: PathBuf,
+    /// The directory of the runtime.
+    pub(super) directory: PathBuf,
+    /// How it can be written to when it begins.
+    pub(super) upper: Option<Upper>,
+}
+
+impl Control {
+    /// Makes the socket in `directory`.
+    pub(super) fn new(directory: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(directory.join(SOCKET))?;
+        Ok(Self { listener })
+    }
+
+    /// Listens, one request after the other, until this process ends.
+    pub(super) fn listen(self, runtime: Runtime) -> io::Result<()> {
+        let edits = Edits::new(runtime.upper.clone());
+        let mut state = State {
+            runtime: Arc::new(runtime),
+            edits,
+        };
+        thread::Builder::new()
+            .name("farseek-control".to_owned())
+            .spawn(move || {
+                for stream in self.listener.incoming().flatten() {
+                    state.serve(stream);
+                }
+            })
+            .map(drop)
+    }
+}
+
+struct State {
+    runtime: Arc<Runtime>,
+    edits: Edits,
+}
+
+impl State {
+    fn serve(&mut self, stream: UnixStream) {
+        let peer = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
+        let prepared = stream.set_read_timeout(Some(TO_ASK));
+        let link = Link::over(stream);
+        let words = prepared.and_then(|()| link.receive());
+        let request = match words {
+            Ok(Some(words)) => Request::parse(words),
+            _ => return,
+        };
+        let answer = match (request, peer.ok().and_then(|pid| u32::try_from(pid).ok())) {
+            (Some(request), Some(peer)) => self.carry_out(peer, &request),
+            _ => Err("it is not understood".to_owned()),
+        };
+        // Whoever has gone meanwhile does not want to know.
+        let _ = match answer {
+            Ok(()) => link.send(&[DONE]),
+            Err(why) => link.send(&[REFUSED, why.replace('\0', "").as_bytes()]),
+        };
+    }
+
+    fn carry_out(&mut self, peer: u32, request: &Request) -> Result<(), String> {
+        let theirs = namespace::mounts_of(&peer.to_string()).map_err(|e| e.to_string())?;
+        if theirs != self.runtime.mounts {
+            return Err("it can only be asked for from within the runtime".to_owned());
+        }
+        let (runtime, edits) = (Arc::clone(&self.runtime), &mut self.edits);
+        let done = thread::scope(|scope| {
+            let doing = scope.spawn(|| enter_and_do(peer, &runtime, edits, request));
+            doing.join()
+        });
+        done.unwrap_or_else(|_| Err("the background process failed".to_owned()))
+    }
+}
+
+/// In a thread that ends afterwards: it is in the runtime's namespace of mounts then.
+fn enter_and_do(
+    peer: u32,
+    runtime: &Runtime,
+    edits: &mut Edits,
+    request: &Request,
+) -> Result<(), String> {
+    // Threads share their root and working directory otherwise, and would all have to go along.
+    unshare(CloneFlags::CLONE_FS).map_err(|errno| errno.desc().to_owned())?;
+    namespace::join_mounts(peer).map_err(|error| error.to_string())?;
+    let (at, directory) = (&runtime.at, &runtime.directory);
+    match request {
+        Request::Edit { size } => {
+            let upper = Upper::Memory { size: size.clone() };
+            edits.allow(at, &upper, directory)
+        }
+        Request::Freeze => edits.freeze(at),
+        Request::Reset { paths } => edits.reset(at, directory, paths),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_arrive_as_they_were_sent() {
+        let table = [
+            Request::Edit { size: None },
+            Request::Edit {
+                size: Some("2G".to_owned()),
+            },
+            Request::Freeze,
+            Request::Reset { paths: Vec::new() },
+            Request::Reset {
+                paths: vec!["a b".into(), OsString::from_vec(b"\xff\n".to_vec()).into()],
+            },
+        ];
+        for request in table {
+            let words = request.words().into_iter().map(<[u8]>::to_vec).collect();
+            assert_eq!(Request::parse(words), Some(request));
+        }
+        assert_eq!(Request::parse(vec![b"format".to_vec()]), None);
+        assert_eq!(Request::parse(Vec::new()), None);
+    }
+}

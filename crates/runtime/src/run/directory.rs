@@ -1,0 +1,112 @@
+//! The directory of a runtime on the host: where its memory is mounted inside its namespace, and
+//! its startup file. It is the user's alone, and empty but for that file as seen from outside.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::getuid;
+
+use crate::error::{Result, RuntimeError};
+
+/// A runtime's directory, removed when this goes.
+#[derive(Debug)]
+pub(super) struct RuntimeDirectory {
+    path: PathBuf,
+}
+
+impl RuntimeDirectory {
+    /// Makes the directory `name` in `base`, which is made too if need be.
+    ///
+    /// # Errors
+    /// `base` is somebody else's, or there is a runtime of this name.
+    pub(super) fn create(base: &Path, name: &str) -> Result<Self> {
+        let path = base.join(name);
+        let failed = |source| RuntimeError::Directory {
+            path: path.clone(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(base)
+            .map_err(failed)?;
+        check_ours(base).map_err(failed)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Others could put something else in the place of what we make in a directory of theirs.
+fn check_ours(base: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(base)?;
+    let is_ours =
+        metadata.is_dir() && metadata.uid() == getuid().as_raw() && metadata.mode() & 0o022 == 0;
+    match is_ours {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the directory it is to be made in is not this user's alone",
+        )),
+    }
+}
+
+impl Drop for RuntimeDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "left behind");
+        }
+    }
+}
+
+/// Removes the directory of a runtime that has ended. One that is gone is no error.
+///
+/// # Errors
+/// The system refuses.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn it_goes_with_its_guard() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path().join("a/b");
+        let directory = RuntimeDirectory::create(&base, "name").unwrap();
+        fs::write(directory.path().join("startup.sh"), "").unwrap();
+        assert_eq!(
+            fs::metadata(directory.path()).unwrap().mode() & 0o777,
+            0o700
+        );
+        let error = RuntimeDirectory::create(&base, "name").unwrap_err();
+        assert!(error.to_string().contains("name"), "{error}");
+        drop(directory);
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
+        remove(&base.join("name")).unwrap();
+    }
+
+    #[test]
+    fn a_base_that_others_may_write_to_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(RuntimeDirectory::create(base.path(), "name").is_err());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,469 @@
+//! The host: resolves the environment, serves the mount that the front makes, and outlives it.
+//! See [`run`](super).
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farseek_object::MergedTree;
+use farseek_reader::{Promote, Reader};
+use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
+use farseek_vfs::fuse::{Connected, MountError, receive_connection, serve_connection};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use tokio::runtime::Handle;
+use tokio::task;
+
+use super::control::{Control, Runtime};
+use super::directory::RuntimeDirectory;
+use super::front::{FAILED, PREPARED, SERVING};
+use super::link::Link;
+use crate::daemon::Background;
+use crate::environment;
+use crate::error::{Result, RuntimeError};
+use crate::mount::{self, MountRequest};
+use crate::namespace;
+use crate::overlay::{Upper, UpperDirs};
+use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
+
+/// The startup file of an interactive shell, in the runtime's directory.
+pub(super) const STARTUP_FILE: &str = "startup.sh";
+
+/// How long the host goes on after its runtime to put away what it has fetched.
+const TO_SETTLE: Duration = Duration::from_secs(5);
+
+/// How long the host of a runtime that has ended may take to tidy up.
+const TO_TIDY_UP: Duration = Duration::from_secs(7);
+
+/// How often to look whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// This process as the host of a runtime, with the front at the other end of its standard output.
+#[derive(Debug)]
+pub struct Host {
+    link: Arc<Link>,
+}
+
+impl Host {
+    /// Takes this process for a host. Its standard output is the link to the front.
+    ///
+    /// # Errors
+    /// It has no standard output.
+    pub fn of_process() -> Result<Self> {
+        let link = Arc::new(Link::of_stdout().map_err(failed)?);
+        Ok(Self { link })
+    }
+
+    /// Leaves the front's children and session, and makes a namespace of users where this user
+    /// may not mount without. This process must have one thread.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn detach(&self) -> Result<()> {
+        // Its directory and its standard streams are still needed.
+        nix::unistd::daemon(true, true).map_err(|errno| failed(errno.into()))?;
+        close_inherited().map_err(failed)?;
+        match namespace::may_mount() {
+            true => Ok(()),
+            false => namespace::new_users(),
+        }
+    }
+
+    /// Tells the front that this cannot go on, and with which exit code. The person has to be told
+    /// by the caller.
+    pub fn fail(&self, code: u8) {
+        // It may be gone, and then nobody asks.
+        let code = code.to_string();
+        self.link.send(&[FAILED, code.as_bytes()]).ok();
+    }
+
+    /// Resolves an environment, keeps it from being cleaned, and serves it to the front. `None`
+    /// where the front has given up meanwhile: then nothing is left.
+    ///
+    /// # Errors
+    /// Whatever is in the way. Nothing is left.
+    pub async fn open(
+        &self,
+        repository: Arc<dyn Repository>,
+        mut request: HostRequest,
+        background: Background,
+    ) -> Result<Option<Hosted>> {
+        let environment = repository.resolve_environment(&request.mount.spec).await?;
+        let environment = Arc::new(environment);
+        let mut record = self.record(&request)?;
+        let upper = request.upper.take();
+        request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
+        let lock = lock(request.upper.as_ref()).await?;
+        let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
+        self.describe(&mut record, &request, directory.path());
+        let control = Control::new(directory.path()).map_err(failed)?;
+        record.status.stack = environment.stack().iter().rev().copied().collect();
+        let merging = environment::merge(Arc::clone(&environment), request.mount.merge);
+        let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
+        drop(environment);
+        if reference.is_none() {
+            request.mount.reader.promote = Promote::Never;
+        }
+        let runtime = Runtime {
+            mounts: String::new(),
+            at: request.mount.mountpoint.clone(),
+            directory: directory.path().to_owned(),
+            upper: request.upper.clone(),
+        };
+        let mut opening = Opening {
+            host: self,
+            request,
+            record,
+            runtime,
+        };
+        let served = match tree {
+            Ok(tree) => opening.serve(repository, tree, control, background).await,
+            Err(error) => Err(error),
+        };
+        match served {
+            Ok(Some((connected, reader))) => Ok(Some(Hosted {
+                connected,
+                reader,
+                reference,
+                record: opening.record,
+                runtimes: opening.request.runtimes,
+                _directory: directory,
+                _lock: lock,
+            })),
+            given_up => {
+                if let Some(reference) = reference {
+                    reference.release().await;
+                }
+                given_up.map(|_| None)
+            }
+        }
+    }
+
+    /// The record of the runtime, which lives as long as the front, which becomes the command, or
+    /// this process does.
+    fn record(&self, request: &HostRequest) -> Result<RuntimeRecord> {
+        let (host, user) = (record::Host::current()?, request.user.as_str());
+        let kept = request.kept.as_ref().map(|kept| kept.name.as_str());
+        let (name, me) = (kept.or(request.name.as_deref()), ProcessId::current()?);
+        let mut record = RuntimeRecord::new(name, Kind::Run, user, host, me);
+        let front = getsockopt(self.link.socket(), PeerCredentials).map(|peer| peer.pid());
+        let front = front.ok().and_then(ProcessId::of);
+        if let (Some(front), Some(origin)) = (front, &mut record.farseek) {
+            origin.holders.push(front);
+            record.status.owner = u32::try_from(front.pid).ok();
+        }
+        Ok(record)
+    }
+
+    fn describe(&self, record: &mut RuntimeRecord, request: &HostRequest, directory: &Path) {
+        let (status, config) = (&mut record.status, &mut record.config);
+        status.editable = request.upper.is_some();
+        status.command.clone_from(&request.command);
+        config.runtime_dir = Some(directory.to_owned());
+        config.lower_dir = request.mount.mountpoint.clone();
+        config.sh_startup_file = directory.join(STARTUP_FILE);
+        config.csh_startup_file = directory.join(".cshrc");
+        config
+            .secondary_repositories
+            .clone_from(&request.secondary_repositories);
+        let upper = request
+            .upper
+            .clone()
+            .unwrap_or(Upper::Memory { size: None });
+        let dirs = UpperDirs::of(&upper, directory);
+        (config.upper_dir, config.work_dir) = (dirs.upper, dirs.work);
+        match upper {
+            Upper::Memory { size } => config.tmpfs_size = size,
+            Upper::Kept(_) => config.durable = true,
+        }
+        if status.editable {
+            config.mount_backend = Some(OVERLAY_WITH_FUSE.to_owned());
+        }
+        if let Some(origin) = &mut record.farseek {
+            origin.mountpoint = Some(request.mount.mountpoint.clone());
+            origin.reference = Some(request.mount.spec.to_string());
+            // Not known before the front has made it.
+            origin.mount_namespace = None;
+        }
+    }
+}
+
+/// What a host is to serve.
+#[derive(Debug)]
+pub struct HostRequest {
+    /// The environment, and where it is to appear.
+    pub mount: MountRequest,
+    /// Where changes go, if it is to be editable. What is kept goes to a directory of the runtime's
+    /// name in the one that is given.
+    pub upper: Option<Upper>,
+    /// A runtime that was kept, and is to be run again.
+    pub kept: Option<RuntimeRecord>,
+    /// The name of the runtime; one that no other has where there is none.
+    pub name: Option<String>,
+    /// Where runtimes have their directories.
+    pub directories: PathBuf,
+    /// Where its record is kept. Without, no payload becomes local.
+    pub runtimes: Option<Runtimes>,
+    /// The user's login name.
+    pub user: String,
+    /// What is run.
+    pub command: Vec<String>,
+    /// What is read beside the local repository.
+    pub secondary_repositories: Vec<String>,
+}
+
+/// SPFS's name for an overlay over a mount of FUSE.
+const OVERLAY_WITH_FUSE: &str = "OverlayFsWithFuse";
+
+/// Writes the record, if it can be.
+async fn keep(
+    request: &HostRequest,
+    record: &RuntimeRecord,
+    environment: &ResolvedEnvironment,
+) -> Option<Reference> {
+    let runtimes = request.runtimes.clone()?;
+    let taken = match request.kept {
+        None => Reference::take(runtimes, record.clone(), environment).await,
+        Some(_) => Reference::take_again(runtimes, record.clone(), environment).await,
+    };
+    match taken {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            let why = &error as &dyn std::error::Error;
+            tracing::info!(
+                why,
+                "no record is kept of the runtime, so no file becomes local"
+            );
+            None
+        }
+    }
+}
+
+/// Claims an upper directory that is kept: two overlays must not share one. Waits a little for a
+/// runtime that has ended and is tidied up.
+async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
+    let Some(Upper::Kept(place)) = upper else {
+        return Ok(None);
+    };
+    let refused = |error: &dyn std::fmt::Display| RuntimeError::Overlay {
+        path: place.clone(),
+        reason: error.to_string(),
+    };
+    fs::create_dir_all(place).map_err(|error| refused(&error))?;
+    let mut file = File::create(place.join("lock")).map_err(|error| refused(&error))?;
+    let deadline = Instant::now() + TO_TIDY_UP;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(refused(&"it is in use by another runtime"));
+            }
+            Err((_, errno)) => return Err(refused(&errno.desc())),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A runtime on its way.
+struct Opening<'a> {
+    host: &'a Host,
+    request: HostRequest,
+    record: RuntimeRecord,
+    runtime: Runtime,
+}
+
+impl Opening<'_> {
+    async fn serve(
+        &mut self,
+        repository: Arc<dyn Repository>,
+        tree: MergedTree,
+        control: Control,
+        background: Background,
+    ) -> Result<Option<(Connected, Reader)>> {
+        let vfs = mount::prepare(repository, &self.request.mount, tree).await;
+        let reader = vfs.reader().clone();
+        let Some((connection, words)) = self.connection().await? else {
+            return Ok(None);
+        };
+        let mut words = words.into_iter().map(OsString::from_vec);
+        let (mounts, at) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let (request, path) = (&self.request.mount, PathBuf::from(at));
+        let (options, handle) = (request.fuse_options(), Handle::current());
+        let name = path.clone();
+        let connected =
+            blocking(move || serve_connection(vfs, connection, &name, &options, handle)).await?;
+        self.runtime.mounts = mounts.to_string_lossy().into_owned();
+        self.runtime.at = path;
+        self.save().await;
+        control.listen(self.runtime.clone()).map_err(failed)?;
+        background.leave(b"")?;
+        self.host.link.send(&[SERVING]).map_err(failed)?;
+        Ok(Some((connected, reader)))
+    }
+
+    /// Tells the front that it can mount, and waits for the connection and for where that is.
+    async fn connection(&self) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
+        let host = std::process::id().to_string();
+        let (name, directory) = (self.record.name.as_bytes(), &self.runtime.directory);
+        let words = [
+            PREPARED,
+            host.as_bytes(),
+            name,
+            directory.as_os_str().as_bytes(),
+        ];
+        if self.host.link.send(&words).is_err() {
+            return Ok(None);
+        }
+        let link = Arc::clone(&self.host.link);
+        let received = blocking(move || {
+            let connection = receive_connection(link.socket())?;
+            let words = link.receive()?;
+            Ok(connection.zip(words))
+        });
+        received.await.map_err(failed)
+    }
+
+    /// Writes down which namespace it is, for those who want to join it.
+    async fn save(&mut self) {
+        self.record.config.mount_namespace = Some(self.runtime.mounts.clone().into());
+        if let Some(origin) = &mut self.record.farseek {
+            origin.mount_namespace = Some(self.runtime.mounts.clone());
+            origin.mountpoint = Some(self.runtime.at.clone());
+        }
+        if let Some(runtimes) = &self.request.runtimes
+            && let Err(error) = runtimes.save(&self.record).await
+        {
+            tracing::info!("the record of the runtime is not complete: {error}");
+        }
+    }
+}
+
+/// A runtime that is being served.
+#[derive(Debug)]
+pub struct Hosted {
+    connected: Connected,
+    reader: Reader,
+    reference: Option<Reference>,
+    record: RuntimeRecord,
+    runtimes: Option<Runtimes>,
+    /// Removed last.
+    _directory: RuntimeDirectory,
+    /// Of a kept upper directory.
+    _lock: Option<Flock<File>>,
+}
+
+impl Hosted {
+    /// Its record.
+    pub fn record(&self) -> &RuntimeRecord {
+        &self.record
+    }
+
+    /// Waits until the last process of the runtime has ended.
+    ///
+    /// # Errors
+    /// Serving the kernel broke down.
+    pub async fn ended(&mut self) -> Result<()> {
+        let ended = self.connected.ended().await;
+        ended.map_err(|error| {
+            let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
+            MountError::Broken { path, reason }.into()
+        })
+    }
+
+    /// Removes the record and the directory. A runtime that is to be kept keeps its record.
+    pub async fn close(self) {
+        // What has been fetched is to stay: it may still be on its way to the disk.
+        tokio::time::timeout(TO_SETTLE, self.reader.settle())
+            .await
+            .ok();
+        let Some(reference) = self.reference else {
+            return;
+        };
+        match (self.record.config.durable, &self.runtimes) {
+            (true, Some(runtimes)) => lay_down(runtimes, self.record).await,
+            _ => reference.release().await,
+        }
+    }
+}
+
+/// A kept runtime that nobody is in is nobody's, until somebody runs it again.
+async fn lay_down(runtimes: &Runtimes, mut record: RuntimeRecord) {
+    let status = &mut record.status;
+    (status.running, status.owner, status.monitor) = (false, None, None);
+    record.config.mount_namespace = None;
+    record.config.runtime_dir = None;
+    if let Some(origin) = &mut record.farseek {
+        origin.mountpoint = None;
+        origin.mount_namespace = None;
+    }
+    if let Err(error) = runtimes.save(&record).await {
+        let why = &error as &dyn std::error::Error;
+        tracing::warn!(
+            why,
+            "the record of a runtime that is kept cannot be written"
+        );
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work)
+        .await
+        .expect("the work does not panic and is not cancelled")
+}
+
+/// Closes what the front was given by others, and gave to this process without knowing: a pipe
+/// would otherwise stay open for as long as the runtime lives.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(&name));
+        if number > 2 && info.is_ok_and(|info| survives_exec(&info)) {
+            inherited.push(number);
+        }
+    }
+    for number in inherited {
+        nix::unistd::close(number)?;
+    }
+    Ok(())
+}
+
+/// Whether the text of a `/proc/<id>/fdinfo/<number>` is of a descriptor that programs inherit:
+/// all that we open ourselves is not.
+fn survives_exec(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & OFlag::O_CLOEXEC.bits() == 0)
+}
+
+fn failed(source: io::Error) -> RuntimeError {
+    RuntimeError::Daemon {
+        action: "serve the runtime",
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inherited_descriptors_are_told_from_ours() {
+        assert!(survives_exec("pos:\t0\nflags:\t0100002\nmnt_id:\t9\n"));
+        assert!(!survives_exec("pos:\t0\nflags:\t02100002\nmnt_id:\t9\n"));
+        assert!(!survives_exec("pos:\t0\n"));
+    }
+}
