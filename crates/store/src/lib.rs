@@ -2,12 +2,14 @@
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
 //! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
-//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`] and [`check()`].
+//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`] and
+//! [`plan_clean`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
 mod payload;
 mod progress;
+mod upkeep;
 mod repository;
 mod ext;
 mod blocking;
@@ -26,11 +28,16 @@ mod pinned;
 mod commit;
 mod copy;
 mod check;
+mod clean;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
+pub use clean::{
+    CleanOptions, CleanPlan, CleanSummary, DoomedObject, DoomedPayload, PruneRules, PrunedTag,
+    plan_clean, sweep,
+};
 pub use commit::{CommitOptions, CommitSummary, commit_directory};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
@@ -49,3 +56,4 @@ pub use server::{
     Access, OpenNamespace, Right, ServeOptions, Server, ServerStats, ServerTls, SpfsServer,
     SpfsServerOptions,
 };
+pub use upkeep::{Facts, Hold, Leftover, LeftoverKind, LeftoverOptions, Shelf, Upkeep};

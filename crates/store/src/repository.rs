@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
+use crate::upkeep::{Hold, Upkeep};
 
 /// What a folder of tags holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,13 @@ pub trait Repository: fmt::Debug + Send + Sync {
 
     /// Removes an object; one that is not there is no error.
     async fn remove_object(&self, digest: &Digest) -> Result<()>;
+
+    /// Whether the object is there, as [`has_object`](Self::has_object); if so, it is from now on as
+    /// young as one that is put now, where ages are kept. Who counts on something that is there, and
+    /// on what is below it, asks so.
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        self.has_object(digest).await
+    }
 
     /// When the object was last written, or last found there by who was about to write it; `None`
     /// where it is not there. By the clock of whoever keeps it, which ticks some milliseconds at
@@ -121,6 +130,16 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Removes a payload; one that is not there is no error.
     async fn remove_payload(&self, digest: &Digest) -> Result<()>;
 
+    /// As [`refresh_object`](Self::refresh_object), for a payload.
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        match self.payload_size(digest).await {
+            Ok(size) => Ok(size.is_some()),
+            // Said only of what is there.
+            Err(StoreError::Unsupported { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// As [`object_written`](Self::object_written), for a payload.
     ///
     /// # Errors
@@ -182,6 +201,32 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Makes every deferred write visible and durable.
     async fn publish(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Has a [clean](crate::clean) leave alone whatever is written or refreshed from now on, for as
+    /// long as the answer is kept: until the tag is there that refers to it. Without that, and
+    /// where a repository cannot do it, it is left alone until it has the age at which a clean
+    /// removes things.
+    async fn hold(&self) -> Result<Hold> {
+        Ok(Hold::default())
+    }
+
+    /// The same repository, seen with the tags of `namespace`, or with those outside of any.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are no namespaces.
+    async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
+        let _ = namespace;
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "show the tags of another namespace",
+            location,
+        })
+    }
+
+    /// What its keeper can do, where that is us.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
     }
 }
 

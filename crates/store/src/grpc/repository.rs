@@ -1,12 +1,15 @@
 //! [`GrpcRepository`]: another machine's repository, by SPFS's protocol.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use farseek_object::{Digest, DigestPrefix, Object, ObjectError, Tag, TagName, TagSpec, TagStream};
+use farseek_object::{
+    Digest, DigestPrefix, Object, ObjectError, Tag, TagName, TagNamespace, TagSpec, TagStream,
+};
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -264,6 +267,18 @@ impl Repository for GrpcRepository {
                 async move { caller.database().remove_object(asked).await }
             });
         gone(answer.await)
+    }
+
+    async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
+        let options = GrpcOptions {
+            namespace: namespace.cloned(),
+            ..self.calls.options().clone()
+        };
+        Ok(Arc::new(Self {
+            calls: Calls::new(self.calls.address().clone(), options),
+            payloads: Payloads::default(),
+            warned: AtomicBool::new(false),
+        }))
     }
 
     /// By the server's clock, where no payload and no age of anything is told: the protocol has
