@@ -169,6 +169,8 @@ pub async fn copy(
         progress,
         counts: Arc::default(),
     };
+    // Until the tags are there.
+    let _hold = ends.to.hold().await?;
     let roots = tags::resolve(&ends, items).await?;
     let wanted = roots.iter().filter_map(tags::Root::wanted).collect();
     let found = walk::walk(&ends, wanted).await?;
@@ -214,10 +216,10 @@ async fn put_object(ends: &Ends, object: Object) -> Result<()> {
     let digest = object.digest();
     match ends.policy {
         CopyPolicy::Missing | CopyPolicy::LatestTags => {}
-        CopyPolicy::Check if ends.to.has_object(&digest).await? => return Ok(()),
+        CopyPolicy::Check if ends.to.refresh_object(&digest).await? => return Ok(()),
         CopyPolicy::Check => {}
         CopyPolicy::Resync => match ends.to.get_object(&digest).await {
-            Ok(there) if there == object => return Ok(()),
+            Ok(there) if there == object && ends.to.refresh_object(&digest).await? => return Ok(()),
             Err(error) if error.is_not_found() => {}
             Err(error) if !is_damage(&error) => return Err(error),
             // A repository leaves what is there, also where that is damaged.
