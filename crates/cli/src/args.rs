@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, check, commit, completions, config, demo, diff, info, init, layers, log, ls,
+    cache, cat, check, clean, commit, completions, config, demo, diff, info, init, layers, log, ls,
     ls_tags, mount, platforms, pull, push, search, serve, server, stats, tag, tags, unmount, untag,
     warm, write,
 };
@@ -125,6 +125,8 @@ pub(crate) enum Command {
     Pull(pull::PullArgs),
     /// Read and hash all of a repository, say what is wrong, and repair it
     Check(check::CheckArgs),
+    /// Remove what no tag leads to any more
+    Clean(Box<clean::CleanArgs>),
     /// Store a file, or what comes from the standard input, as a blob
     #[command(visible_alias = "write-file")]
     Write(write::WriteArgs),
@@ -174,6 +176,7 @@ impl Command {
             Self::Write(args) => Some(&args.repository),
             Self::Diff(args) => Some(&args.repository),
             Self::Check(args) => Some(&args.repository),
+            Self::Clean(args) => Some(&args.repository),
             Self::Serve(args) => Some(&args.repository),
             Self::Server(args) => Some(&args.repository),
             // All are named, so that a new command with these flags is not forgotten.

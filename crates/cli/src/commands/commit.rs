@@ -81,6 +81,8 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     if let Input::Directory(directory) = &input {
         check_apart(&*repository, directory)?;
     }
+    // Until the tags are there.
+    let _hold = repository.hold().await?;
     let annotations = annotations::store(app, &*repository, annotations).await?;
     let (digest, summary) = match &input {
         Input::Directory(directory) => {
@@ -216,7 +218,10 @@ async fn stack(
 ) -> Result<Digest> {
     let mut layers = Vec::with_capacity(spec.items.len());
     for item in &spec.items {
-        layers.push(repository.resolve_item(item).await?);
+        let layer = repository.resolve_item(item).await?;
+        // It may be old, and named by nothing yet.
+        repository.refresh_object(&layer).await?;
+        layers.push(layer);
     }
     if layers.is_empty() {
         return Err(Failure::usage("an empty stack cannot be committed"));

@@ -4,6 +4,7 @@
 //! removed when the work is done. SPFS does not look there. A hold whose owner has ended counts no
 //! more; one of another host, of which nobody here knows that, counts for a day.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,9 +22,17 @@ const UNJUDGED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long to wait for a name that nobody else has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The name of the directory.
+const HOLDS: &str = "holds";
+
 /// Where holds are in the repository `root`.
 pub(super) fn directory(root: &Path) -> PathBuf {
-    root.join("holds")
+    root.join(HOLDS)
+}
+
+/// Whether `path` is where a hold is.
+pub(super) fn is_hold(path: &Path) -> bool {
+    path.parent().and_then(Path::file_name) == Some(OsStr::new(HOLDS))
 }
 
 /// Holds the repository `root` until dropped.

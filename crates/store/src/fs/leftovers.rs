@@ -217,6 +217,8 @@ pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match leftover.kind {
+        // No two holds have one name: what was judged is what is there.
+        LeftoverKind::Lock if hold::is_hold(path) => remove_file(path),
         LeftoverKind::Lock => lock::remove_stale(path),
         LeftoverKind::Unfinished => match name.strip_suffix(WORK) {
             Some(tag) => remove_rewrite(path, &path.with_file_name(format!("{tag}{LOCK}"))),
