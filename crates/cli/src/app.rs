@@ -11,6 +11,7 @@ use chrono::{DateTime, Local};
 use farseek_object::{DigestStrategy, Encoding, Header, TagNamespace};
 use farseek_reader::{BlockSize, DiskOptions, Promote, Reader, ReaderOptions, Verify};
 use farseek_runtime::daemon::{self, Spawned};
+use farseek_runtime::record::Runtimes;
 use farseek_store::{FsOptions, FsRepository, Location, OpenOptions, Repository};
 use tokio::runtime::Handle;
 
@@ -69,6 +70,22 @@ impl App {
             root,
             self.fs_options()?,
         )?)))
+    }
+
+    /// The runtime records of the local repository, where it is there.
+    pub(crate) fn runtimes(&self) -> Result<Option<Runtimes>> {
+        let root = &self.config.storage.root;
+        if !is_there(root)? {
+            return Ok(None);
+        }
+        // Their tags are in no namespace, whatever is configured.
+        let repository = FsRepository::open(root, FsOptions::default())?;
+        Ok(Some(self.runtimes_in(Arc::new(repository))))
+    }
+
+    /// The runtime records of a repository.
+    pub(crate) fn runtimes_in(&self, repository: Arc<dyn Repository>) -> Runtimes {
+        Runtimes::new(repository, self.config.signature(), self.header())
     }
 
     /// Opens a remote by its configured name, its URL or its path, in this order.

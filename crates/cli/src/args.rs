@@ -8,8 +8,8 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, clean, commit, completions, config, demo, diff, info, init, layers, log, ls,
-    ls_tags, mount, platforms, pull, push, search, serve, server, stats, tag, tags, unmount, untag,
-    warm, write,
+    ls_tags, mount, platforms, pull, push, runtime, search, serve, server, stats, tag, tags,
+    unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -141,6 +141,9 @@ pub(crate) enum Command {
     /// Take a mounted environment off its directory
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArgs),
+    /// Show who uses which environment, and remove records of those who have ended
+    #[command(visible_alias = "rt")]
+    Runtime(runtime::RuntimeArgs),
     /// Fetch an environment ahead, so that it can be read without waiting
     Warm(Box<warm::WarmArgs>),
     /// Show what blocks take on the disk, and remove some
@@ -179,6 +182,7 @@ impl Command {
             Self::Clean(args) => Some(&args.repository),
             Self::Serve(args) => Some(&args.repository),
             Self::Server(args) => Some(&args.repository),
+            Self::Runtime(args) => Some(args.repository()),
             // All are named, so that a new command with these flags is not forgotten.
             Self::Init(_)
             | Self::Push(_)

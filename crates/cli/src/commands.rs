@@ -19,6 +19,7 @@ pub(crate) mod mount;
 pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod runtime;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod server;
@@ -61,6 +62,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Server(args) => server::run(*args, app).await,
         Command::Mount(args) => mount::run(*args, app).await,
         Command::Unmount(args) => unmount::run(args, app).await,
+        Command::Runtime(args) => runtime::run(args, app).await,
         Command::Warm(args) => warm::run(*args, app).await,
         Command::Cache(args) => cache::run(args, app).await,
         Command::Stats(args) => stats::run(args, app).await,

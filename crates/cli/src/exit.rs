@@ -180,7 +180,10 @@ fn code_of_read(error: &ReadError) -> Option<Code> {
 fn code_of_runtime(error: &RuntimeError) -> Option<Code> {
     match error {
         RuntimeError::Mount(error) => Some(code_of_mount(error)),
-        RuntimeError::Busy { .. } => Some(Code::Busy),
+        RuntimeError::Busy { .. } | RuntimeError::RuntimeExists { .. } => Some(Code::Busy),
+        RuntimeError::UnknownRuntime { .. } => Some(Code::NotFound),
+        RuntimeError::RuntimeName { .. } => Some(Code::Usage),
+        RuntimeError::Record { .. } => Some(Code::Corrupt),
         RuntimeError::Forbidden { .. } => Some(Code::Denied),
         RuntimeError::Mountpoint { .. }
         | RuntimeError::AlreadyMounted { .. }

@@ -79,12 +79,16 @@ impl Signals {
     }
 }
 
-/// Unmounts, where blocking is allowed.
-pub(crate) async fn end(mounted: MountedEnvironment) {
+/// Unmounts, where blocking is allowed, and removes the record of the mount.
+pub(crate) async fn end(mut mounted: MountedEnvironment) {
+    let reference = mounted.take_reference();
     // It fails only where the runtime is going down, which drops the mount as well.
     tokio::task::spawn_blocking(move || drop(mounted))
         .await
         .ok();
+    if let Some(reference) = reference {
+        reference.release().await;
+    }
 }
 
 /// The error of a command that was asked to end.

@@ -61,7 +61,7 @@ enum Shown {
 }
 
 impl TransferArgs {
-    fn options(&self) -> CopyOptions {
+    fn options(&self, partial: bool) -> CopyOptions {
         let policy = match (self.sync, self.check, self.resync) {
             (_, _, true) => CopyPolicy::Resync,
             (_, true, _) => CopyPolicy::Check,
@@ -70,6 +70,7 @@ impl TransferArgs {
         };
         CopyOptions {
             policy,
+            partial,
             payloads: self.max_concurrent_payloads,
             manifests: self.max_concurrent_manifests,
             ..CopyOptions::default()
@@ -119,13 +120,15 @@ pub(crate) async fn items(source: &dyn Repository, references: &[String]) -> Res
     Ok(items)
 }
 
-/// Copies, with progress shown, and says what was done. `doing` is a word such as "pulling".
+/// Copies, with progress shown, and says what was done. `doing` is a word such as "pulling";
+/// `partial` says whether in `to` something may be missing below what is there.
 pub(crate) async fn run(
     args: TransferArgs,
     app: &mut App,
     doing: &str,
     from: Arc<dyn Repository>,
     to: Arc<dyn Repository>,
+    partial: bool,
 ) -> Result<()> {
     if from.location() == to.location() {
         return Err(Failure::usage(format!(
@@ -144,7 +147,7 @@ pub(crate) async fn run(
             Shown::Bars => progress.clone(),
             Shown::None => Arc::new(()),
         };
-        Ok(copy(from, to, &items, args.options(), shown).await?)
+        Ok(copy(from, to, &items, args.options(partial), shown).await?)
     };
     // Given up, it leaves what has come so far, and nothing that refers to what has not.
     let summary = Signals::listen()?.unless(copying).await?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use farseek_object::{EnvSpec, Manifest, MergeOptions, MergedTree};
-use farseek_store::{Repository, RepositoryExt};
+use farseek_object::{EnvSpec, MergeOptions, MergedTree};
+use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use tokio::task;
 
 use crate::error::{Result, RuntimeError};
@@ -17,19 +17,22 @@ pub async fn load(
     spec: &EnvSpec,
     options: MergeOptions,
 ) -> Result<MergedTree> {
-    let manifests = repository.resolve_manifests(spec).await?;
+    let environment = repository.resolve_environment(spec).await?;
+    merge(Arc::new(environment), options).await
+}
+
+/// Merges the layers of an environment that has been read.
+///
+/// # Errors
+/// Too many files.
+pub(crate) async fn merge(
+    environment: Arc<ResolvedEnvironment>,
+    options: MergeOptions,
+) -> Result<MergedTree> {
     // Millions of entries take seconds: not on a thread that serves other tasks.
-    let merging = task::spawn_blocking(move || merge(&manifests, options));
+    let merging = task::spawn_blocking(move || MergedTree::new(&environment.manifests(), options));
     merging
         .await
         .expect("merging does not panic and is not cancelled")
         .map_err(RuntimeError::Merge)
-}
-
-fn merge(
-    manifests: &[Manifest],
-    options: MergeOptions,
-) -> Result<MergedTree, farseek_object::ObjectError> {
-    let layers: Vec<&Manifest> = manifests.iter().collect();
-    MergedTree::new(&layers, options)
 }

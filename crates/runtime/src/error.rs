@@ -92,6 +92,42 @@ pub enum RuntimeError {
         /// Who uses it, as far as we may see.
         users: Vec<User>,
     },
+    /// There is a runtime of that name.
+    #[error(
+        "there is a runtime '{name}' already: choose another name, or remove it first (farseek runtime remove)"
+    )]
+    RuntimeExists {
+        /// The name.
+        name: String,
+    },
+    /// There is no runtime of that name.
+    #[error("there is no runtime '{name}': `farseek runtime list` lists those there are")]
+    UnknownRuntime {
+        /// The name.
+        name: String,
+    },
+    /// A runtime cannot be called so.
+    #[error("'{name}' cannot be the name of a runtime: use letters, digits, '-', '_' and '.'")]
+    RuntimeName {
+        /// The name.
+        name: String,
+    },
+    /// A runtime's record cannot be read or written.
+    #[error("the record of the runtime '{name}' cannot be understood or written")]
+    Record {
+        /// The runtime.
+        name: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// Something that an ended runtime has left cannot be taken away.
+    #[error("cannot remove {}, which an ended runtime has left", path.display())]
+    Leftover {
+        /// What.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Going to the background failed.
     #[error("cannot {action}")]
     Daemon {

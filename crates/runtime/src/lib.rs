@@ -13,6 +13,7 @@ mod mount;
 mod mountpoint;
 mod mounts;
 mod patience;
+pub mod record;
 mod serve;
 mod unmount;
 mod users;

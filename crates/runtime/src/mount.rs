@@ -1,11 +1,11 @@
 //! An environment mounted: the floors below put together, and seen to answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use farseek_object::{EnvSpec, MergeOptions};
-use farseek_reader::{Reader, ReaderOptions, Verify};
-use farseek_store::Repository;
+use farseek_object::{EnvSpec, MergeOptions, MergedTree};
+use farseek_reader::{Promote, Reader, ReaderOptions, Verify};
+use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::fuse::{Mount, MountOptions};
 use farseek_vfs::{LocalOptions, StatsText, Vfs, VfsOptions, WalkOptions};
 use nix::sys::statvfs::statvfs;
@@ -17,6 +17,7 @@ use crate::environment;
 use crate::error::{Result, RuntimeError};
 use crate::mountpoint::{self, MountpointOptions};
 use crate::patience::{PATIENCE, ask};
+use crate::record::{Keeper, Reference};
 
 /// What to mount, where and how.
 #[derive(Debug, Clone)]
@@ -40,6 +41,9 @@ pub struct MountRequest {
     /// Puts what the mount has done into words, for other processes: see
     /// [`STATS_XATTR`](farseek_vfs::STATS_XATTR).
     pub stats: Option<StatsText>,
+    /// Keeps what the mount may read from being cleaned: a record is written before it is mounted.
+    /// Where that cannot be done it is mounted all the same, and no payload becomes local.
+    pub keeper: Option<Keeper>,
 }
 
 impl MountRequest {
@@ -55,6 +59,7 @@ impl MountRequest {
             threads: None,
             passthrough: true,
             stats: None,
+            keeper: None,
         }
     }
 
@@ -89,12 +94,20 @@ impl MountRequest {
 pub struct MountedEnvironment {
     mount: Mount,
     vfs: Arc<Vfs>,
+    reference: Option<Reference>,
 }
 
 impl MountedEnvironment {
     /// The mount.
     pub fn mount(&self) -> &Mount {
         &self.mount
+    }
+
+    /// The record of the mount, where there is one. Whoever takes it is to
+    /// [release](Reference::release) it when the mount has ended: else it stays until this process
+    /// has ended and somebody prunes.
+    pub fn take_reference(&mut self) -> Option<Reference> {
+        self.reference.take()
     }
 
     /// What is mounted, with its tree and its reader.
@@ -111,11 +124,57 @@ impl MountedEnvironment {
 /// Whatever is in the way, before anything is mounted; nothing is left behind.
 pub async fn mount(
     repository: Arc<dyn Repository>,
-    request: MountRequest,
+    mut request: MountRequest,
 ) -> Result<MountedEnvironment> {
     let (path, options) = (request.mountpoint.clone(), request.mountpoint_options);
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
-    let tree = environment::load(&repository, &request.spec, request.merge).await?;
+    let environment = Arc::new(repository.resolve_environment(&request.spec).await?);
+    let merging = environment::merge(Arc::clone(&environment), request.merge);
+    let (tree, reference) = tokio::join!(merging, keep(&request, &mountpoint, &environment));
+    drop(environment);
+    if request.keeper.is_some() && reference.is_none() {
+        request.reader.promote = Promote::Never;
+    }
+    let mounted = match tree {
+        Ok(tree) => mount_tree(repository, request, mountpoint, tree).await,
+        Err(error) => Err(error),
+    };
+    match (mounted, reference) {
+        (Ok(mounted), reference) => Ok(MountedEnvironment {
+            reference,
+            ..mounted
+        }),
+        (Err(error), None) => Err(error),
+        (Err(error), Some(reference)) => {
+            reference.release().await;
+            Err(error)
+        }
+    }
+}
+
+/// Writes the record of a mount, if one is to be and can be written.
+async fn keep(
+    request: &MountRequest,
+    mountpoint: &Path,
+    environment: &ResolvedEnvironment,
+) -> Option<Reference> {
+    let keeper = request.keeper.as_ref()?;
+    match keeper.keep(&request.spec, mountpoint, environment).await {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            tracing::info!("no record is kept of the mount, so no file becomes local: {error}");
+            None
+        }
+    }
+}
+
+/// Mounts a tree, and returns when it answers.
+async fn mount_tree(
+    repository: Arc<dyn Repository>,
+    request: MountRequest,
+    mountpoint: PathBuf,
+    tree: MergedTree,
+) -> Result<MountedEnvironment> {
     let runtime = Handle::current();
     let vfs_options = request.vfs_options(Arc::clone(&repository));
     let reader = Reader::new(repository, request.reader.clone(), runtime.clone());
@@ -123,7 +182,11 @@ pub async fn mount(
         let vfs = Arc::new(Vfs::new(tree, reader, vfs_options));
         let options = request.fuse_options();
         let mount = farseek_vfs::fuse::mount(Arc::clone(&vfs), &mountpoint, &options, runtime)?;
-        let mounted = MountedEnvironment { mount, vfs };
+        let mounted = MountedEnvironment {
+            mount,
+            vfs,
+            reference: None,
+        };
         see_it_answer(&mounted)?;
         Ok(mounted)
     })

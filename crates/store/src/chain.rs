@@ -337,6 +337,10 @@ impl Repository for Chain {
         self.primary().push_tag(name, target, user).await
     }
 
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        self.primary().begin_tag(tag).await
+    }
+
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
         self.primary().remove_tag(tag).await
     }

@@ -7,6 +7,8 @@
 //!
 //! A payload that no blob object names is said and is not damage: whoever stores a file stores its
 //! payload first, and whoever is killed then leaves it behind. So is anything that no tag names.
+//! Nor is it damage that something is not there which no tag needs but those of runtimes: a mount
+//! keeps what its environment is made of, and brings of its files those that are read.
 //!
 //! Memory: a digest and a size for everything there is, and some MiB for each payload in flight.
 //! Deliberately absent: renders, locks, files whose names are no digests (a repository does not
@@ -134,6 +136,9 @@ pub struct CheckReport {
     /// Payloads that no blob object names, sorted. No damage: a commit or a copy that goes on, or
     /// was killed, has them.
     pub orphans: Vec<Digest>,
+    /// What is not there and needed by no tag but those of runtimes. No damage: files of mounted
+    /// environments that nobody has read.
+    pub absent: u64,
 }
 
 impl CheckReport {
@@ -180,6 +185,10 @@ pub async fn check(
     let orphans = survey.orphans(&stored);
     survey.payloads(&orphans).await?;
     let mut problems = affects::problems(&survey, &roots).await?;
+    let absent = match items {
+        [] => affects::set_absent_aside(&mut survey, &mut problems),
+        _ => 0,
+    };
     if let Some(source) = source {
         repair::repair(&mut survey, &roots, &source, &mut problems).await?;
     }
@@ -190,6 +199,7 @@ pub async fn check(
         bytes: survey.bytes_hashed,
         problems: problems.into_values().collect(),
         orphans,
+        absent,
     })
 }
 

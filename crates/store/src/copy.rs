@@ -58,6 +58,10 @@ pub enum CopyPolicy {
 pub struct CopyOptions {
     /// What is copied though it is there.
     pub policy: CopyPolicy,
+    /// Whether of what is there something below it may be missing, whatever the policy says: where
+    /// environments are mounted, their objects are there and few of their files. Then what is there
+    /// is read there, and descended into.
+    pub partial: bool,
     /// Payloads in flight at once; each may hold some MiB.
     pub payloads: usize,
     /// Manifests in memory at once.
@@ -76,6 +80,7 @@ impl Default for CopyOptions {
     fn default() -> Self {
         Self {
             policy: CopyPolicy::default(),
+            partial: false,
             payloads: 32,
             manifests: 4,
             batch_bytes: 256 << 20,
@@ -127,6 +132,7 @@ struct Ends {
     from: Arc<dyn Repository>,
     to: Arc<dyn Repository>,
     policy: CopyPolicy,
+    partial: bool,
     progress: Arc<dyn Progress>,
     counts: Arc<Counts>,
 }
@@ -166,6 +172,7 @@ pub async fn copy(
         from,
         to,
         policy: options.policy,
+        partial: options.partial,
         progress,
         counts: Arc::default(),
     };
@@ -184,6 +191,17 @@ pub async fn copy(
         payloads: count(&ends.counts.payloads),
         bytes: count(&ends.counts.bytes),
     })
+}
+
+/// An object of the source, or of the destination where it is there, if anything of it may be.
+async fn object(ends: &Ends, digest: &Digest) -> Result<Object> {
+    if ends.partial
+        && ends.policy < CopyPolicy::Check
+        && let Ok(object) = ends.to.get_object(digest).await
+    {
+        return Ok(object);
+    }
+    ends.from.get_object(digest).await
 }
 
 /// Stores platforms and layers, those first that others refer to.
@@ -215,9 +233,13 @@ async fn put_objects(ends: &Ends, objects: Vec<Object>) -> Result<()> {
 async fn put_object(ends: &Ends, object: Object) -> Result<()> {
     let digest = object.digest();
     match ends.policy {
-        CopyPolicy::Missing | CopyPolicy::LatestTags => {}
-        CopyPolicy::Check if ends.to.refresh_object(&digest).await? => return Ok(()),
-        CopyPolicy::Check => {}
+        CopyPolicy::Missing | CopyPolicy::LatestTags if !ends.partial => {}
+        CopyPolicy::Missing | CopyPolicy::LatestTags | CopyPolicy::Check => {
+            // It becomes as young as a new one.
+            if ends.to.refresh_object(&digest).await? {
+                return Ok(());
+            }
+        }
         CopyPolicy::Resync => match ends.to.get_object(&digest).await {
             Ok(there) if there == object && ends.to.refresh_object(&digest).await? => return Ok(()),
             Err(error) if error.is_not_found() => {}

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: spec files (they are read by the command line), live layers.
 
+mod resolved;
 mod stack;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,8 @@ use farseek_object::{
     Digest, DigestPrefix, EnvItem, EnvSpec, Manifest, Object, Reference, Tag, TagName, TagSpec,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
+
+pub use resolved::ResolvedEnvironment;
 
 use crate::error::{Result, StoreError};
 use crate::repository::{Repository, TagEntry};
@@ -156,16 +159,22 @@ pub trait RepositoryExt: Repository {
     /// `Invalid` where something in the stack is a blob or the stack is unreasonably large, and
     /// whatever reading the objects gives.
     async fn resolve_manifests(&self, spec: &EnvSpec) -> Result<Vec<Manifest>> {
-        let roots = self.resolve_stack(spec).await?;
-        let mut objects = load_stack(self, &roots).await?;
-        let order = stack::manifest_order(&roots, &objects, self.location())?;
-        let manifests = order
-            .into_iter()
-            .map(|digest| match objects.remove(&digest) {
-                Some(Object::Manifest(manifest)) => manifest,
-                _ => unreachable!("the order names each loaded manifest once"),
-            });
-        Ok(manifests.collect())
+        Ok(self.resolve_environment(spec).await?.into_manifests())
+    }
+
+    /// An environment with every platform, layer and manifest that it is made of.
+    ///
+    /// # Errors
+    /// As [`resolve_manifests`](Self::resolve_manifests).
+    async fn resolve_environment(&self, spec: &EnvSpec) -> Result<ResolvedEnvironment> {
+        let stack = self.resolve_stack(spec).await?;
+        let objects = load_stack(self, &stack).await?;
+        let order = stack::manifest_order(&stack, &objects, self.location())?;
+        Ok(ResolvedEnvironment {
+            stack,
+            order,
+            objects,
+        })
     }
 
     /// The names of all tags at and below `folder`, sorted. Namespaces are other worlds and are

@@ -308,6 +308,11 @@ impl Repository for FsRepository {
             .await
     }
 
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        let tag = tag.clone();
+        self.tag(tag.target, move |tags| tags.begin(tag)).await
+    }
+
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
         let tag = tag.clone();
         self.with_tags(move |tags| tags.remove(&tag)).await

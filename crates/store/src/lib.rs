@@ -41,7 +41,7 @@ pub use clean::{
 pub use commit::{CommitOptions, CommitSummary, commit_directory};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
-pub use ext::RepositoryExt;
+pub use ext::{RepositoryExt, ResolvedEnvironment};
 pub use fs::{FsOptions, FsRepository};
 pub use grpc::{GrpcOptions, GrpcRepository, Token};
 pub use http::{HttpOptions, HttpRepository};

@@ -325,6 +325,17 @@ impl Repository for MemoryRepository {
         Ok(tag)
     }
 
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        rules::check_storable(tag)?;
+        let mut state = self.state();
+        let is_new = !state.tags.contains_key(&tag.name);
+        if is_new {
+            let stream = TagStream::from_oldest_first(vec![tag.clone()]);
+            state.tags.insert(tag.name.clone(), stream);
+        }
+        Ok(is_new)
+    }
+
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
         let mut state = self.state();
         let stream = state

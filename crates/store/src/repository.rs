@@ -54,15 +54,17 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// refreshed.
     async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest>;
 
-    /// Removes an object; one that is not there is no error.
-    async fn remove_object(&self, digest: &Digest) -> Result<()>;
-
-    /// Whether the object is there, as [`has_object`](Self::has_object); if so, it is from now on as
-    /// young as one that is put now, where ages are kept. Who counts on something that is there, and
-    /// on what is below it, asks so.
+    /// Makes an object that is there as young as if it had been stored now, and returns whether it
+    /// is there: what [`put_object`](Self::put_object) does with it, without its bytes. Who counts on
+    /// something that is there, and on what is below it, asks so.
+    ///
+    /// Where age plays no part, whether it is there.
     async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
         self.has_object(digest).await
     }
+
+    /// Removes an object; one that is not there is no error.
+    async fn remove_object(&self, digest: &Digest) -> Result<()>;
 
     /// When the object was last written, or last found there by who was about to write it; `None`
     /// where it is not there. By the clock of whoever keeps it, which ticks some milliseconds at
@@ -191,6 +193,20 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// and inserts, with no other writer between. Where the head's target is `target` already,
     /// nothing is written. Returns the head.
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag>;
+
+    /// Begins a tag with `tag` as its first version, in one step: of several who begin the same
+    /// one, one does. Returns whether it was us; where the tag is there, nothing is written.
+    ///
+    /// # Errors
+    /// `Unsupported` where that cannot be done in one step.
+    async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
+        let _ = tag;
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "begin a tag that must not be there yet",
+            location,
+        })
+    }
 
     /// Removes one version of a tag.
     async fn remove_tag(&self, tag: &Tag) -> Result<()>;

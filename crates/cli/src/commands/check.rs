@@ -103,6 +103,13 @@ fn tell(app: &mut App, report: &CheckReport) -> Result<()> {
              wrong"
         ))?;
     }
+    if report.absent > 0 {
+        let absent = counted(report.absent, "file");
+        app.output.line(format_args!(
+            "{absent} not here that no tag needs: of environments that are or were mounted; nothing \
+             is wrong"
+        ))?;
+    }
     let CheckReport {
         tags,
         objects,
@@ -168,6 +175,7 @@ fn describe(repository: &dyn Repository, report: &CheckReport) -> Value {
         "bytes": report.bytes,
         "problems": report.problems.iter().map(describe_problem).collect::<Value>(),
         "payloads_without_blob": orphans.collect::<Value>(),
+        "absent": report.absent,
     })
 }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use farseek_object::EnvSpec;
 use farseek_reader::ReaderOptions;
 use farseek_runtime::daemon::Background;
+use farseek_runtime::record::{Host, Keeper, PruneOptions};
 use farseek_runtime::{MountRequest, MountpointOptions, StatsText, mount};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::exit::{self, Failure};
 use crate::metrics::{self, Listening};
 use crate::output::note;
 use crate::reading::ReadingArgs;
-use crate::signals::Signals;
+use crate::signals::{Signals, end};
 use crate::size;
 use crate::sources::{SourceArgs, Sources};
 use crate::stats::Report;
@@ -96,9 +97,11 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
         true => Some(Background::enter(app.config.log.file.as_deref())?),
         false => None,
     };
+    let reaping = tokio::spawn(reap(request.keeper.clone()));
     let from = sources.repository.location().to_owned();
     let limits = in_words(&request.reader);
-    let mounted = signals.mounted(mount(sources.repository, request)).await?;
+    let mut mounted = signals.mounted(mount(sources.repository, request)).await?;
+    let reference = mounted.take_reference();
     let mountpoint = mounted.mount().mountpoint().to_owned();
     let at = mountpoint.display();
     tracing::info!("mounted {} at {at}, read from {from}", args.reference);
@@ -111,15 +114,25 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
         report.unwrap_or_default().prometheus()
     };
     let _endpoint = listening.map(|listening| listening.serve(metrics));
-    match background {
-        Some(background) => background.ready()?,
+    let told = match background {
+        Some(background) => background.ready().map_err(Into::into),
         None => {
-            announce(&args, app, &mountpoint, std::process::id())?;
-            app.output.finish()?;
+            announce(&args, app, &mountpoint, std::process::id()).and_then(|()| app.output.finish())
         }
-    }
+    };
     let reader = mounted.vfs().reader().clone();
-    let served = signals.serve(mounted).await;
+    let served = match told {
+        Ok(()) => signals.serve(mounted).await,
+        // Nobody knows of it.
+        Err(error) => {
+            end(mounted).await;
+            Err(error)
+        }
+    };
+    if let Some(reference) = reference {
+        reference.release().await;
+    }
+    reaping.abort();
     // What has been fetched is to stay: it may still be on its way to the disk.
     tokio::time::timeout(TO_SETTLE, reader.settle()).await.ok();
     match &served {
@@ -127,6 +140,28 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
         Err(error) => tracing::info!("{at} ended: {}", exit::message(error)),
     }
     served
+}
+
+/// Removes, in its own time, records that mounts of this user have left which were killed.
+async fn reap(keeper: Option<Keeper>) {
+    let (Some(Keeper { runtimes, user }), Ok(here)) = (keeper, Host::current()) else {
+        return;
+    };
+    let options = PruneOptions {
+        user: Some(user),
+        records_only: true,
+        ..PruneOptions::default()
+    };
+    match runtimes.prune(&here, &options).await {
+        Ok(pruned) if !pruned.removed.is_empty() => {
+            tracing::info!(
+                "removed records of ended mounts: {}",
+                pruned.removed.join(" ")
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!("no record was pruned: {error}"),
+    }
 }
 
 /// What is logged of a reader's options.
@@ -209,7 +244,18 @@ fn request(args: &MountArgs, app: &App, sources: &Sources) -> Result<MountReques
         allow_other: args.advanced.allow_other,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
+        keeper: keeper(app, sources)?,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         ..MountRequest::new(args.reference.clone(), mountpoint)
     })
+}
+
+/// What keeps the mount's files from being cleaned. Without a local repository none becomes local.
+fn keeper(app: &App, sources: &Sources) -> Result<Option<Keeper>> {
+    let runtimes = match sources.local {
+        Some(_) => app.runtimes()?,
+        None => None,
+    };
+    let user = app.config.user.name.clone();
+    Ok(runtimes.map(|runtimes| Keeper { runtimes, user }))
 }

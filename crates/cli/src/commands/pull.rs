@@ -37,5 +37,7 @@ pub(crate) struct PullArgs {
 pub(crate) async fn run(args: PullArgs, app: &mut App) -> Result<()> {
     let from = transfer::remote(app, args.from.as_deref(), "--from").await?;
     let to = app.writable(args.to.as_deref()).await?;
-    transfer::run(args.transfer, app, "pulling", from, to).await
+    // What has been mounted from here has left its objects, without its files.
+    let partial = args.to.is_none();
+    transfer::run(args.transfer, app, "pulling", from, to, partial).await
 }

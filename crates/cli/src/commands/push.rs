@@ -37,5 +37,5 @@ pub(crate) struct PushArgs {
 pub(crate) async fn run(args: PushArgs, app: &mut App) -> Result<()> {
     let from = app.repository(args.from.as_deref()).await?;
     let to = transfer::remote(app, args.to.as_deref(), "--to").await?;
-    transfer::run(args.transfer, app, "pushing", from, to).await
+    transfer::run(args.transfer, app, "pushing", from, to, false).await
 }

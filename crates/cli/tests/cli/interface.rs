@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "init",
     "commit",
     "tag",
@@ -28,6 +28,7 @@ const COMMANDS: [&str; 29] = [
     "server",
     "mount",
     "unmount",
+    "runtime",
     "warm",
     "cache",
     "stats",
@@ -71,6 +72,8 @@ fn help_lists_commands_and_exit_codes() {
       server       Serve a repository to clients of SPFS, and of Farseek: gRPC, and HTTP for payloads
       mount        Mount an environment on a directory
       unmount      Take a mounted environment off its directory [alias: umount]
+      runtime      Show who uses which environment, and remove records of those who have ended [alias:
+                   rt]
       warm         Fetch an environment ahead, so that it can be read without waiting
       cache        Show what blocks take on the disk, and remove some
       stats        Show what mounts have read, fetched and kept

@@ -8,6 +8,7 @@ mod applications;
 mod background;
 mod differ;
 mod memory;
+mod records;
 mod refused;
 mod remote;
 mod stock;

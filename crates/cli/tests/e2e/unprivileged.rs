@@ -135,3 +135,92 @@ fn a_mount_point_of_somebody_else_is_refused() {
     assert!(said.contains("mnt"), "{said}");
     assert!(!is_mounted(Path::new(&mountpoint)));
 }
+
+/// A remote, and a home of nobody that can have a local repository.
+fn remote_for_nobody() -> Remote {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("file"), vec![5; 3_000_000]).unwrap();
+    let remote = Remote::of_tree(tree.path());
+    // What is served is not what is local.
+    let home = remote.sandbox.make_dir("nobody");
+    remote.sandbox.make_dir("mnt");
+    assert!(home.exists());
+    give_to_nobody(&remote.sandbox, &["nobody", "run", "tmp", "mnt"]);
+    remote
+}
+
+/// Runs `script` as [`as_nobody`] does, in a home of nobody's own, and returns what it printed.
+fn say_as_nobody(remote: &Remote, script: &str) -> String {
+    let url = remote.server.url();
+    let mut command = as_nobody(&remote.sandbox, true, script, &[&url, TAG]);
+    command.env("HOME", remote.sandbox.path().join("nobody"));
+    let output = command.output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{out}{err}");
+    out
+}
+
+const NEEDS: [Need; 4] = [
+    Need::Fuse,
+    Need::Root,
+    Need::Program("setpriv"),
+    Need::Program("unshare"),
+];
+
+#[test]
+fn a_mount_of_an_unprivileged_user_has_a_record_as_long_as_it_lives() {
+    let test = "a_mount_of_an_unprivileged_user_has_a_record_as_long_as_it_lives";
+    if !need(test, &NEEDS) {
+        return;
+    }
+    let remote = remote_for_nobody();
+    let _device = OpenDevice::new();
+    let script = "
+        farseek=$1; shift
+        \"$farseek\" mount --remote \"$1\" \"$2\" mnt > tmp/said
+        \"$farseek\" runtime list | grep -c ' alive .* at '
+        wc -c < mnt/file
+        \"$farseek\" runtime prune
+        \"$farseek\" unmount mnt > tmp/said
+        \"$farseek\" runtime list | wc -l
+        \"$farseek\" mount --foreground --remote \"$1\" \"$2\" mnt > tmp/said &
+        for i in $(seq 600); do
+            test -e mnt/file && break
+            sleep 0.1
+        done
+        kill -9 $!
+        wait $! || true
+        \"$farseek\" runtime list | grep -c ' ended .* at '
+        \"$farseek\" runtime prune | grep -c removed
+        \"$farseek\" runtime list | wc -l
+        ls mnt | wc -l";
+    let said = say_as_nobody(&remote, script);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said, ["1", "3000000", "0", "1", "1", "0", "0"]);
+}
+
+#[test]
+fn a_local_repository_that_cannot_be_written_keeps_no_mount_from_being_made() {
+    let test = "a_local_repository_that_cannot_be_written_keeps_no_mount_from_being_made";
+    if !need(test, &NEEDS) {
+        return;
+    }
+    let remote = remote_for_nobody();
+    let local = remote.sandbox.path().join("nobody/.local/share/spfs");
+    for name in ["objects", "payloads", "tags"] {
+        fs::create_dir_all(local.join(name)).unwrap();
+        fs::set_permissions(local.join(name), fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let _device = OpenDevice::new();
+    let script = "
+        farseek=$1; shift
+        \"$farseek\" mount -v --log-file tmp/log --remote \"$1\" \"$2\" mnt > tmp/said
+        wc -c < mnt/file
+        \"$farseek\" runtime list | wc -l
+        \"$farseek\" unmount mnt > tmp/said
+        grep -c 'no record is kept' tmp/log";
+    let said = say_as_nobody(&remote, script);
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["3000000", "0", "1"]);
+    let stored = |name: &str| fs::read_dir(local.join(name)).unwrap().count();
+    assert_eq!(["objects", "payloads", "tags"].map(stored), [0, 0, 0]);
+}

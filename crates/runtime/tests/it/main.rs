@@ -6,6 +6,8 @@ mod differ;
 mod fixture;
 mod local;
 mod mounting;
+mod record_json;
+mod records;
 mod serving;
 
 /// Not a test of its own: what the oracle differ starts its processes as.

@@ -6,7 +6,7 @@ use farseek_object::{Digest, TagSpec};
 use futures::stream::{self, StreamExt};
 
 use super::survey::Survey;
-use super::{Problem, Problems, Root, Subject};
+use super::{Damage, Problem, Problems, Root, Subject};
 use crate::copy::is_damage;
 use crate::error::Result;
 
@@ -88,6 +88,25 @@ pub(super) async fn problems(survey: &Survey, roots: &[Root]) -> Result<Problems
     Ok(damage
         .map(|(subject, damage)| (subject.clone(), problem(subject, damage.clone())))
         .collect())
+}
+
+/// Takes out what is not there and what nobody needs who would miss it; how much that is.
+pub(super) fn set_absent_aside(survey: &mut Survey, problems: &mut Problems) -> u64 {
+    let before = problems.len();
+    problems.retain(|_, problem| !is_absent(problem));
+    survey
+        .damage
+        .retain(|subject, _| problems.contains_key(subject));
+    (before - problems.len()) as u64
+}
+
+/// The tags that name what runtimes use (FORMAT.md section 9.1).
+const RUNTIMES: &str = "spfs/runtimes/data/";
+
+fn is_absent(problem: &Problem) -> bool {
+    problem.damage == Damage::Missing
+        && matches!(problem.subject, Subject::Object(_))
+        && problem.affects.iter().all(|tag| tag.starts_with(RUNTIMES))
 }
 
 fn digest_of(subject: &Subject) -> Option<Digest> {

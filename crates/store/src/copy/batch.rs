@@ -14,7 +14,7 @@ use futures::{FutureExt, future};
 
 use super::blob::{Brought, bring};
 use super::plan::{self, Wanted};
-use super::{CopyOptions, Ends, put_objects};
+use super::{CopyOptions, Ends, object, put_objects};
 use crate::error::{Result, StoreError};
 use crate::task::spawn;
 
@@ -38,9 +38,9 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(ends: &'a Ends, manifests: Vec<Digest>, blobs: Vec<Digest>, ahead: usize) -> Self {
         let read = move |digest| {
-            let from = ends.from.clone();
+            let ends = ends.clone();
             // A task of its own: it must not stand still while payloads are waited for.
-            spawn(async move { manifest(&*from, digest).await })
+            spawn(async move { manifest(&ends, digest).await })
         };
         let manifests = stream::iter(manifests).map(read).buffered(ahead.max(1));
         let mut source = Self {
@@ -93,11 +93,11 @@ impl<'a> Source<'a> {
     }
 }
 
-async fn manifest(from: &dyn crate::repository::Repository, digest: Digest) -> Result<Object> {
-    match from.get_object(&digest).await? {
+async fn manifest(ends: &Ends, digest: Digest) -> Result<Object> {
+    match object(ends, &digest).await? {
         object @ Object::Manifest(_) => Ok(object),
         other => Err(StoreError::Corrupt {
-            location: from.location().to_owned(),
+            location: ends.from.location().to_owned(),
             reason: format!("a layer's manifest {digest} is really a {}", other.kind()),
         }),
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use farseek_object::{Digest, Object};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{CopyPolicy, Ends, OBJECTS_IN_FLIGHT};
+use super::{CopyPolicy, Ends, OBJECTS_IN_FLIGHT, object};
 use crate::error::{Result, StoreError};
 
 /// Platforms and layers of one copy: they are held in memory, and nobody has so many.
@@ -70,7 +70,7 @@ pub(super) async fn walk(ends: &Ends, roots: Vec<Digest>) -> Result<Found> {
 
 async fn visit(ends: &Ends, digest: Digest, kind: Kind) -> Result<Step> {
     // Of a blob it is not enough that its object is there.
-    let may_be_there = ends.policy < CopyPolicy::Check && kind != Kind::Blob;
+    let may_be_there = ends.policy < CopyPolicy::Check && !ends.partial && kind != Kind::Blob;
     // What is below it is not looked at: being young, it keeps that from being cleaned.
     if may_be_there && ends.to.refresh_object(&digest).await? {
         return match kind {
@@ -81,7 +81,7 @@ async fn visit(ends: &Ends, digest: Digest, kind: Kind) -> Result<Step> {
     match kind {
         Kind::Manifest => Ok(Step::Manifest),
         Kind::Blob => Ok(Step::Blob),
-        Kind::Any => Ok(match ends.from.get_object(&digest).await? {
+        Kind::Any => Ok(match object(ends, &digest).await? {
             Object::Manifest(_) => Step::Manifest,
             Object::Blob(_) => Step::Blob,
             object @ (Object::Layer(_) | Object::Platform(_)) => Step::Stack(object),

@@ -144,6 +144,18 @@ impl TagStore {
             .clone())
     }
 
+    /// Begins a tag that is not there yet.
+    pub(super) fn begin(&self, tag: Tag) -> Result<bool> {
+        rules::check_storable(&tag)?;
+        let lock = self.lock(&tag.name)?;
+        if self.find(&tag.name)?.is_some() {
+            return Ok(false);
+        }
+        let name = tag.name.clone();
+        self.write(&lock, &name, &TagStream::from_oldest_first(vec![tag]))?;
+        Ok(true)
+    }
+
     /// Removes one version; with the last one, the tag.
     pub(super) fn remove(&self, tag: &Tag) -> Result<()> {
         self.remove_with(&tag.name, |lock| {

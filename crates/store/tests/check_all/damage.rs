@@ -162,6 +162,40 @@ async fn what_is_not_damage_is_said_and_is_sound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_runtime_needs_may_not_be_there() {
+    let scene = Scene::make().await;
+    let header = scene.graph.header;
+    let files = [("x", "never read", 0o100_644), ("y", "nor this", 0o100_644)];
+    let mounted = crate::graph::manifest(header, &files);
+    let mounted = crate::graph::put(&*scene.repository, Object::Manifest(mounted)).await;
+    let name = crate::graph::name("spfs/runtimes/data/some");
+    let push = scene.repository.push_tag(&name, &mounted, "me@here");
+    push.await.unwrap();
+    let is_fine = async |absent: u64| {
+        for report in [scene.check().await, scene.repair().await] {
+            assert!(report.is_sound() && report.problems.is_empty());
+            assert_eq!(report.absent, absent);
+        }
+    };
+    is_fine(2).await;
+    // Nor when it has ended, and nobody has cleaned.
+    scene.repository.remove_tag_stream(&name).await.unwrap();
+    is_fine(2).await;
+    // What somebody wants by another tag has to be there.
+    let name = crate::graph::name("wanted");
+    let push = scene.repository.push_tag(&name, &mounted, "me@here");
+    push.await.unwrap();
+    let report = scene.check().await;
+    assert_eq!((report.problems.len(), report.absent), (2, 0));
+    assert_eq!(report.problems[0].affects, ["wanted"]);
+    let spec = mounted.to_string();
+    let report = crate::checked(&scene.repository, &spec, None)
+        .await
+        .unwrap();
+    assert_eq!(report.problems.len(), 2, "as does what is asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payload_in_another_s_place_is_called_that() {
     let scene = Scene::make().await;
     let (right, wrong) = (digest("one"), digest("two"));

@@ -129,6 +129,13 @@ async fn payloads_in_tar() {
     payloads::check(tar).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_are_begun_once() {
+    tags::check_beginning(memory).await;
+    tags::check_beginning(fs).await;
+    tags::check_beginning(chain).await;
+}
+
 #[tokio::test]
 async fn tags_in_memory() {
     tags::check(memory).await;

@@ -14,6 +14,35 @@ pub(crate) async fn check(fresh: impl Fn() -> Subject) {
     many_writers(&subject.repository).await;
 }
 
+/// A tag is begun by one of those who want it, where the repository can do so.
+pub(crate) async fn check_beginning(fresh: impl Fn() -> Subject) {
+    let subject = fresh();
+    let repository = &subject.repository;
+    let of = |n: u8| Tag {
+        name: name("a/new"),
+        target: target(n),
+        parent: Digest::NULL,
+        user: "user@host".into(),
+        time: chrono::DateTime::from_timestamp(1_000_000_000 - i64::from(n), 0).expect("a time"),
+    };
+    for _ in 0..10 {
+        let beginners = (0..8).map(|n| {
+            let (repository, tag) = (Arc::clone(repository), of(n));
+            tokio::spawn(async move { (repository.begin_tag(&tag).await, tag) })
+        });
+        let mut begun = Vec::new();
+        for beginner in future::join_all(beginners).await {
+            let (is_ours, tag) = beginner.expect("no panic");
+            begun.extend(is_ours.expect("an answer").then_some(tag));
+        }
+        assert_eq!(history(&**repository, "a/new").await, begun);
+        assert_eq!(begun.len(), 1);
+        // By anyone else it is not begun again, and when it is gone it is.
+        assert!(!repository.begin_tag(&of(9)).await.expect("an answer"));
+        repository.remove_tag(&begun[0]).await.expect("removed");
+    }
+}
+
 /// All but what many writers at once do to each other.
 pub(crate) async fn check_one_writer(fresh: impl Fn() -> Subject) {
     histories(&*fresh().repository).await;

@@ -3,14 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use farseek_object::{Blob, Digest, Object};
 use farseek_store::CopyPolicy::{Check, LatestTags, Missing, Resync};
-use farseek_store::{PutOptions, Repository};
+use farseek_store::{CopyOptions, PutOptions, Repository, copy};
+use futures::TryStreamExt as _;
 
-use crate::graph::{contents, digest, fill};
+use crate::graph::{PAYLOADS, contents, digest, fill};
 use crate::watched::{Spoil, Watched};
-use crate::{checked, copy_missing, copy_with, fs, memory};
+use crate::{checked, copy_missing, copy_with, fs, items, memory};
 
 fn file_of(root: &Path, kind: &str, digest: &Digest) -> PathBuf {
     let text = digest.to_string();
@@ -164,4 +166,43 @@ async fn modes_and_headers_are_kept() {
     assert_eq!(mode("../target"), 0o666, "a link has no mode of a file");
     let object = to.get_object(&digest("one")).await.unwrap();
     assert_eq!(object.header(), graph.header);
+}
+
+/// What a mount leaves of an environment: what it is made of, and none of its files.
+async fn keep_without_files(from: &dyn Repository, to: &dyn Repository) {
+    let mut objects = from.list_objects(None);
+    while let Some(object) = objects.try_next().await.unwrap() {
+        let object = from.get_object(&object).await.unwrap();
+        if !matches!(object, Object::Blob(_)) {
+            crate::graph::put(to, object).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_environments_were_mounted_what_is_there_is_descended_into() {
+    let (from, to) = (Watched::new(memory()), memory());
+    fill(&*from).await;
+    keep_without_files(&*from, &*to).await;
+    from.calls();
+    let partial = CopyOptions {
+        partial: true,
+        ..CopyOptions::default()
+    };
+    let run = async || {
+        let (from, to) = (from.clone(), to.clone());
+        let wanted = items("org/env");
+        let copying = copy(from, to, &wanted, partial, Arc::new(()));
+        copying.await.unwrap()
+    };
+    let summary = run().await;
+    assert_eq!(summary.payloads, PAYLOADS.len() as u64);
+    assert_eq!(summary.objects, PAYLOADS.len() as u64, "the blobs alone");
+    // What is there was not read from afar.
+    assert_eq!(from.counts()["get_object"], PAYLOADS.len());
+    assert_eq!(contents(&*to).await, contents(&*from).await);
+    from.calls();
+    let again = run().await;
+    assert_eq!((again.objects, again.payloads), (0, 0));
+    assert_eq!(from.counts().get("get_object"), None);
 }

@@ -1,0 +1,123 @@
+//! `farseek runtime remove`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use farseek_runtime::record::{
+    Host, Listed, PruneOptions, RuntimeRecord, Runtimes, Verdict, remove_tree,
+};
+
+use super::{judge, records};
+use crate::app::App;
+use crate::args::RepositoryArgs;
+use crate::exit::{Code, Failure};
+
+/// `farseek runtime remove`.
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    /// Their names
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Whoever made it, wherever, and whether it is in use or not: what it reads may then be cleaned
+    #[arg(short, long)]
+    force: bool,
+    /// Also one of another user
+    #[arg(long)]
+    ignore_user: bool,
+    /// Also one of another host
+    #[arg(long)]
+    ignore_host: bool,
+    /// Also one that is in use
+    #[arg(long)]
+    ignore_monitor: bool,
+    /// Also a durable one, with what was changed in it
+    #[arg(long)]
+    remove_durable: bool,
+    #[command(flatten)]
+    pub(super) repository: RepositoryArgs,
+}
+
+pub(super) async fn run(args: RemoveArgs, app: &mut App) -> Result<()> {
+    let runtimes = records(app, &args.repository).await?;
+    for name in &args.names {
+        remove(&args, app, &runtimes, name).await?;
+        app.output.line(format_args!("removed {name}"))?;
+    }
+    Ok(())
+}
+
+async fn remove(args: &RemoveArgs, app: &App, runtimes: &Runtimes, name: &str) -> Result<()> {
+    let found = runtimes.find(name).await?;
+    // What cannot be read is nobody's for all we know.
+    if let Ok(record) = &found.record {
+        let here = Host::current()?;
+        let verdict = judge(record.clone()).await?;
+        if let Some(reason) = objection(args, app, record, &here, verdict) {
+            let message = format!("the runtime '{name}' stays: {reason}");
+            return Err(Failure::error(Code::Busy, message));
+        }
+        if verdict == Verdict::Ended {
+            runtimes
+                .take_leftovers_of(&here, &PruneOptions::default(), record)
+                .await?;
+        }
+        if record.config.durable && args.repository.remote.is_none() {
+            remove_changes(app, &found).await?;
+        }
+    }
+    runtimes.remove_listed(&found).await?;
+    Ok(())
+}
+
+/// Why a record is left alone, and what to do.
+fn objection(
+    args: &RemoveArgs,
+    app: &App,
+    record: &RuntimeRecord,
+    here: &Host,
+    verdict: Verdict,
+) -> Option<String> {
+    let author = &record.author;
+    let is_ended = verdict == Verdict::Ended;
+    let is_elsewhere = !is_ended && author.host_name != here.name;
+    let (user, host) = (&author.user_name, &author.host_name);
+    if record.config.durable && !args.remove_durable {
+        return Some("it is durable: --remove-durable removes it with its changes".to_owned());
+    }
+    if args.force {
+        return None;
+    }
+    if *user != app.config.user.name && !args.ignore_user {
+        return Some(format!(
+            "it belongs to {user}: --ignore-user removes it all the same"
+        ));
+    }
+    if is_elsewhere && !args.ignore_host {
+        return Some(format!(
+            "it was made on {host}: --ignore-host removes it all the same"
+        ));
+    }
+    if verdict == Verdict::Alive && !args.ignore_monitor {
+        return Some("it is in use: end that first, or --ignore-monitor".to_owned());
+    }
+    None
+}
+
+/// Removes what was changed in a durable runtime (FORMAT.md section 4.1).
+async fn remove_changes(app: &App, found: &Listed) -> Result<()> {
+    // A name with a slash would lead elsewhere.
+    if found.name.contains('/') {
+        return Ok(());
+    }
+    let changes: PathBuf = app
+        .config
+        .storage
+        .root
+        .join("durable_edits")
+        .join(&found.name);
+    let removing = tokio::task::spawn_blocking(move || {
+        remove_tree(&changes).with_context(|| format!("cannot remove {}", changes.display()))
+    });
+    removing.await.context("removing was given up")?
+}

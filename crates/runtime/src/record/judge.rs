@@ -1,0 +1,133 @@
+//! Whether the owner of a record can still be there: from values alone, and in doubt it may be.
+//!
+//! A record of ours names its host, the time since its boot, and processes by number and start.
+//! - The same boot: it is this very host, whatever it is called. Numbers can be looked up where
+//!   they are of this PID namespace; of another one nothing is known, for a number means another
+//!   process there, and those of a namespace beside ours cannot be seen at all. Start times are
+//!   shifted by a time namespace, so one that differs says nothing under another one.
+//! - Another boot: nothing of it is left, if it was a boot of *this* host. That is believed where
+//!   the host's name and its machine id agree, and where the record is older than this boot: a
+//!   younger one is of a host that was copied from this one, or shares its name.
+//! - Anything else may live on another host that shares the repository.
+//!
+//! A record of SPFS names the host, bare process numbers, and the mount namespace. It has ended
+//! where the host has our name, none of its processes is there, and nobody on the whole host is in
+//! its mount namespace: that only who sees every process can tell. One that has not got as far as
+//! to a mount namespace is left to SPFS.
+
+use super::host::{Host, Presence, Process};
+use super::json::{Origin, RuntimeRecord};
+
+/// Names that say nothing of which host it is.
+const NO_NAMES: [&str; 4] = ["", "localhost", "localhost.localdomain", "(none)"];
+
+/// What is known of the owner of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is there.
+    Alive,
+    /// It has ended for certain.
+    Ended,
+    /// It cannot be told from here.
+    Unknown,
+}
+
+/// Judges `record` on the host `here`: `process` looks up a process number, `users` whether
+/// somebody is in a mount namespace.
+pub fn judge(
+    record: &RuntimeRecord,
+    here: &Host,
+    process: impl Fn(i32) -> Process,
+    users: impl Fn(&str) -> Presence,
+) -> Verdict {
+    match &record.farseek {
+        Some(origin) if origin.host.boot == here.boot => judge_holders(origin, here, process),
+        Some(origin) => judge_boot(record, &origin.host, here),
+        None => judge_stock(record, here, process, users),
+    }
+}
+
+impl Host {
+    /// Judges `record` by what is on this host now.
+    pub fn judge(&self, record: &RuntimeRecord) -> Verdict {
+        judge(
+            record,
+            self,
+            |pid| self.process(pid),
+            |namespace| self.users_of(namespace),
+        )
+    }
+}
+
+/// A record of this boot.
+fn judge_holders(origin: &Origin, here: &Host, process: impl Fn(i32) -> Process) -> Verdict {
+    if origin.host.pid_namespace != here.pid_namespace || origin.holders.is_empty() {
+        return Verdict::Unknown;
+    }
+    let same_clock = origin.host.time_namespace == here.time_namespace;
+    let holders = origin
+        .holders
+        .iter()
+        .map(|holder| match process(holder.pid) {
+            Process::Gone => Verdict::Ended,
+            Process::Started(start) if start == holder.start => Verdict::Alive,
+            Process::Started(_) if same_clock => Verdict::Ended,
+            Process::Started(_) | Process::Hidden => Verdict::Unknown,
+        });
+    holders.reduce(either).expect("there is a holder")
+}
+
+/// Of two that keep a record alive.
+fn either(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Alive, _) | (_, Verdict::Alive) => Verdict::Alive,
+        (Verdict::Ended, Verdict::Ended) => Verdict::Ended,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// A record of another boot.
+fn judge_boot(record: &RuntimeRecord, there: &Host, here: &Host) -> Verdict {
+    let is_named = there.machine.is_some() || !NO_NAMES.contains(&there.name.as_str());
+    let is_here = is_named && there.name == here.name && there.machine == here.machine;
+    let is_older = match (record.created(), here.booted) {
+        (Some(created), Some(booted)) => created < booted,
+        _ => false,
+    };
+    match is_here && is_older {
+        true => Verdict::Ended,
+        false => Verdict::Unknown,
+    }
+}
+
+/// A record that SPFS has made, or has saved last.
+fn judge_stock(
+    record: &RuntimeRecord,
+    here: &Host,
+    process: impl Fn(i32) -> Process,
+    users: impl Fn(&str) -> Presence,
+) -> Verdict {
+    let namespace = record.config.mount_namespace.as_deref();
+    let (true, Some(namespace)) = (record.author.host_name == here.name, namespace) else {
+        return Verdict::Unknown;
+    };
+    match users(&namespace.to_string_lossy()) {
+        Presence::Somebody => return Verdict::Alive,
+        Presence::Unknown => return Verdict::Unknown,
+        Presence::Nobody => {}
+    }
+    let status = &record.status;
+    let mut numbers = [status.owner, status.monitor].into_iter().flatten();
+    let is_gone = |number: u32| match i32::try_from(number) {
+        Ok(pid) => process(pid) == Process::Gone,
+        Err(_) => true,
+    };
+    match numbers.all(is_gone) {
+        true => Verdict::Ended,
+        // It may be its monitor, or a process that has its number by now.
+        false => Verdict::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

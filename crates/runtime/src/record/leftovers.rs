@@ -1,0 +1,137 @@
+//! What a runtime leaves on this host when its processes are killed: a dead mount, a directory.
+//!
+//! A record is input: it says where to look, not what may be taken away. A mount is taken away
+//! only where it is one of ours whose server is gone, and a directory only where it is the one of
+//! this runtime under the root that the caller names, with nothing mounted in it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use farseek_vfs::fuse::{Detach, MountEntry, read_mountinfo, unmount_path};
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
+use super::host::Host;
+use super::json::RuntimeRecord;
+use crate::error::{Result, RuntimeError};
+use crate::patience::{PATIENCE, ask};
+
+/// What a runtime has left.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leftovers {
+    /// Dead mounts of ours, the last one first.
+    mounts: Vec<PathBuf>,
+    /// The directory of the runtime.
+    directory: Option<PathBuf>,
+}
+
+impl Leftovers {
+    /// What `record`, whose processes have ended, has left on `here`; runtimes have their
+    /// directories in `root`. Asks file systems: not for threads that must not wait.
+    pub(super) fn of(record: &RuntimeRecord, here: &Host, root: Option<&Path>) -> Result<Self> {
+        let directory = root.and_then(|root| directory(record, root));
+        let directory = directory.filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_dir()));
+        let mountpoint = record.farseek.as_ref().and_then(|origin| {
+            let is_ours = origin.mount_namespace == here.mount_namespace();
+            origin.mountpoint.clone().filter(|_| is_ours)
+        });
+        let is_left = |mount: &MountEntry| {
+            let path = mount.mountpoint.as_path();
+            mountpoint.as_deref() == Some(path)
+                || directory.as_deref().is_some_and(|d| path.starts_with(d))
+        };
+        let mounts = read_mountinfo()?.into_iter().rev();
+        let mounts = mounts.filter(|mount| mount.is_farseek() && is_left(mount));
+        let mounts = mounts
+            .map(|mount| mount.mountpoint)
+            .filter(|path| is_dead(path));
+        Ok(Self {
+            mounts: mounts.collect(),
+            directory,
+        })
+    }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mounts.is_empty() && self.directory.is_none()
+    }
+
+    /// Takes it away.
+    pub(super) fn take_away(&self) -> Result<()> {
+        for path in &self.mounts {
+            // Another may have mounted there since, or taken it away.
+            if is_dead(path) {
+                tracing::info!(mountpoint = %path.display(), "a dead mount is taken away");
+                unmount_path(path, Detach::Lazily)?;
+            }
+        }
+        match &self.directory {
+            Some(directory) => remove_directory(directory),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The directory of a runtime, where it is one that can be its alone.
+fn directory(record: &RuntimeRecord, root: &Path) -> Option<PathBuf> {
+    let directory = record.config.runtime_dir.as_deref()?;
+    let is_its_own = !record.name.contains('/') && directory == root.join(&record.name);
+    is_its_own.then(|| directory.to_owned())
+}
+
+/// Whether the server of a mount is gone. Attributes come from the kernel's memory, dead or alive;
+/// totals never do.
+fn is_dead(path: &Path) -> bool {
+    let asked = path.to_owned();
+    matches!(
+        ask(PATIENCE, move || statvfs(&asked)),
+        Some(Err(Errno::ENOTCONN))
+    )
+}
+
+fn remove_directory(directory: &Path) -> Result<()> {
+    let mounts = read_mountinfo()?;
+    if let Some(mount) = mounts.iter().find(|m| m.mountpoint.starts_with(directory)) {
+        let words = format!("{} is mounted in it", mount.mountpoint.display());
+        return Err(failed(directory)(io::Error::other(words)));
+    }
+    remove_tree(directory).map_err(failed(directory))
+}
+
+/// Removes a directory with all that is in it. Links are not followed.
+///
+/// # Errors
+/// What the system says. What is not there is no error.
+pub fn remove_tree(directory: &Path) -> io::Result<()> {
+    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // An overlay keeps a directory that even its owner may not look into.
+        Err(error) if is_refused(&error) => {
+            open_up(directory)?;
+            fs::remove_dir_all(directory)
+        }
+        result => result,
+    }
+}
+
+fn open_up(directory: &Path) -> io::Result<()> {
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |source| RuntimeError::Leftover { path, source }
+}

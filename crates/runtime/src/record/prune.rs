@@ -1,0 +1,171 @@
+//! Records whose owners have ended go, with what they have left on this host.
+
+use std::path::PathBuf;
+
+use tokio::task;
+
+use super::host::{Host, Process};
+use super::json::RuntimeRecord;
+use super::judge::Verdict;
+use super::leftovers::Leftovers;
+use super::runtimes::{Listed, Runtimes};
+use crate::error::{Result, RuntimeError};
+
+/// Which records go.
+#[derive(Debug, Clone, Default)]
+pub struct PruneOptions {
+    /// Only those of this user.
+    pub user: Option<String>,
+    /// Also those that cannot be judged, where they were made before this boot on a host of this
+    /// one's name, and no process has the number of their monitor.
+    pub from_before_boot: bool,
+    /// With that, whatever the name of the host.
+    pub ignore_host: bool,
+    /// With that, whoever has the number.
+    pub ignore_monitor: bool,
+    /// Leave those alone that have left something on this host, which then stays, too. For
+    /// whoever has other things to do.
+    pub records_only: bool,
+    /// Where runtimes have their directories, one each of its name.
+    pub root: Option<PathBuf>,
+}
+
+/// What has become of the records.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// The names of those that went.
+    pub removed: Vec<String>,
+    /// The names of those that stay, and what is known of their owners.
+    pub kept: Vec<(String, Verdict)>,
+    /// The names of those that should have gone, or cannot be read, and why they are there.
+    pub failed: Vec<(String, RuntimeError)>,
+}
+
+impl Runtimes {
+    /// Removes the records whose owners have ended for certain, as seen from `here`, and what they
+    /// have left. Durable ones stay, as nobody's.
+    ///
+    /// # Errors
+    /// The records cannot be listed.
+    pub async fn prune(&self, here: &Host, options: &PruneOptions) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        for mut found in self.list().await? {
+            let name = found.name.clone();
+            let record = std::mem::replace(&mut found.record, Err(taken(&name)));
+            match self.prune_one(here, options, &found, record).await {
+                Ok(None) => pruned.removed.push(name),
+                Ok(Some(verdict)) => pruned.kept.push((name, verdict)),
+                Err(error) => pruned.failed.push((name, error)),
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// `None` where it went.
+    async fn prune_one(
+        &self,
+        here: &Host,
+        options: &PruneOptions,
+        found: &Listed,
+        record: Result<RuntimeRecord>,
+    ) -> Result<Option<Verdict>> {
+        let record = record?;
+        let (judging, host) = (record.clone(), here.clone());
+        let verdict = blocking(move || host.judge(&judging)).await;
+        if !goes(&record, verdict, here, options, |pid| here.process(pid)) {
+            return Ok(Some(verdict));
+        }
+        if !self.take_leftovers_of(here, options, &record).await? {
+            return Ok(Some(verdict));
+        }
+        if record.config.durable {
+            self.lay_down(record).await?;
+            return Ok(Some(verdict));
+        }
+        self.remove_listed(found).await?;
+        Ok(None)
+    }
+
+    /// Takes away what `record`, whose processes have ended, has left here, unless `options` say
+    /// that it stays. Returns whether nothing is left any more.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn take_leftovers_of(
+        &self,
+        here: &Host,
+        options: &PruneOptions,
+        record: &RuntimeRecord,
+    ) -> Result<bool> {
+        let (record, here, options) = (record.clone(), here.clone(), options.clone());
+        blocking(move || {
+            let left = Leftovers::of(&record, &here, options.root.as_deref())?;
+            if !left.is_empty() && options.records_only {
+                return Ok(false);
+            }
+            left.take_away().map(|()| true)
+        })
+        .await
+    }
+
+    /// A durable runtime that nobody is in any more is nobody's, until somebody runs it again.
+    async fn lay_down(&self, mut record: RuntimeRecord) -> Result<()> {
+        let status = &mut record.status;
+        if (status.running, status.owner, status.monitor) == (false, None, None) {
+            return Ok(());
+        }
+        (status.running, status.owner, status.monitor) = (false, None, None);
+        record.config.mount_namespace = None;
+        if let Some(origin) = &mut record.farseek {
+            origin.mountpoint = None;
+        }
+        self.save(&record).await
+    }
+}
+
+/// Whether a record goes, as far as what is known of its owner is concerned.
+fn goes(
+    record: &RuntimeRecord,
+    verdict: Verdict,
+    here: &Host,
+    options: &PruneOptions,
+    process: impl Fn(i32) -> Process,
+) -> bool {
+    let author = &record.author;
+    let is_of_user = |user: &String| *user == author.user_name;
+    if !options.user.as_ref().is_none_or(is_of_user) {
+        return false;
+    }
+    match verdict {
+        Verdict::Ended => true,
+        Verdict::Alive => false,
+        Verdict::Unknown => {
+            let is_older = match (record.created(), here.booted) {
+                (Some(created), Some(booted)) => created < booted,
+                _ => false,
+            };
+            let is_here = author.host_name == here.name;
+            let monitor = record
+                .status
+                .monitor
+                .and_then(|pid| i32::try_from(pid).ok());
+            let is_watched = is_here && monitor.is_some_and(|pid| process(pid) != Process::Gone);
+            options.from_before_boot
+                && is_older
+                && (is_here || options.ignore_host)
+                && (!is_watched || options.ignore_monitor)
+        }
+    }
+}
+
+fn taken(name: &str) -> RuntimeError {
+    RuntimeError::UnknownRuntime {
+        name: name.to_owned(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work)
+        .await
+        .expect("the work does not panic and is not cancelled")
+}
