@@ -50,10 +50,11 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use farseek_object::Digest;
+use farseek_object::{Digest, TagName};
 
 pub use plan::{CleanPlan, DoomedObject, DoomedPayload, PrunedTag};
 pub use prune::PruneRules;
@@ -75,6 +76,9 @@ pub struct CleanOptions {
     pub threshold: Duration,
     /// Which versions of tags go first.
     pub rules: PruneRules,
+    /// Tags outside of namespaces that count as gone: who made them removes them before the sweep,
+    /// or what they name stays.
+    pub without: HashSet<TagName>,
     /// Whether tags in namespaces are pruned too.
     pub prune_all_namespaces: bool,
     /// Whether copies of payloads for renders stay that no render has.
@@ -94,6 +98,7 @@ impl Default for CleanOptions {
         Self {
             threshold: Duration::from_secs(15 * 60),
             rules: PruneRules::default(),
+            without: HashSet::new(),
             prune_all_namespaces: false,
             keep_proxies_with_no_links: false,
             tags: 16,

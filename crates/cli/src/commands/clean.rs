@@ -1,12 +1,14 @@
 //! `farseek clean`.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use farseek_object::{Age, ObjectKind};
+use farseek_object::{Age, ObjectKind, TagName};
+use farseek_runtime::record::{Host, PruneOptions, Runtimes};
 use farseek_store::{
     CleanOptions, CleanPlan, CleanSummary, LeftoverKind, PruneRules, PrunedTag, Repository,
     plan_clean, sweep,
@@ -126,6 +128,7 @@ impl CleanArgs {
             tags: self.max_tag_stream_concurrency,
             discoveries: self.max_discover_concurrency,
             removals: self.max_removal_concurrency,
+            ..CleanOptions::default()
         })
     }
 }
@@ -139,17 +142,25 @@ pub(crate) async fn run(args: CleanArgs, app: &mut App) -> Result<()> {
              what would go",
         ));
     }
-    let options = args.options(app.now.to_utc())?;
+    let mut options = args.options(app.now.to_utc())?;
     let repository = app.repository(args.repository.remote.as_deref()).await?;
     let mut signals = Signals::listen()?;
+    let records = records(app, &*repository).await?;
+    let ended = match &records {
+        Some(records) => prune(app, records, true).await?,
+        None => Vec::new(),
+    };
+    options.without = ended.iter().flat_map(|name| tags_of(name)).collect();
     let plan = signals.unless(plan(app, &repository, &options)).await?;
     if args.dry_run {
         return match args.json.json {
-            true => app.output.json(&describe(&*repository, &plan, None)),
-            false => tell_plan(app, &plan),
+            true => app
+                .output
+                .json(&describe(&*repository, &plan, &ended, None)),
+            false => tell_plan(app, &plan, &ended),
         };
     }
-    if asks && !plan.is_empty() {
+    if asks && !(plan.is_empty() && ended.is_empty()) {
         note(format_args!(
             "{}: {}",
             repository.location(),
@@ -157,15 +168,57 @@ pub(crate) async fn run(args: CleanArgs, app: &mut App) -> Result<()> {
         ));
         signals.unless(confirm()).await?;
     }
+    if let (Some(records), false) = (&records, ended.is_empty()) {
+        prune(app, records, false).await?;
+    }
     let summary = signals
         .unless(carry_out(app, &repository, &plan, &options))
         .await?;
     match args.json.json {
         true => app
             .output
-            .json(&describe(&*repository, &plan, Some(&summary))),
+            .json(&describe(&*repository, &plan, &ended, Some(&summary))),
         false => app.output.line(tell(&plan, &summary)),
     }
+}
+
+/// The records of runtimes, where the repository keeps any.
+async fn records(app: &App, repository: &dyn Repository) -> Result<Option<Runtimes>> {
+    if repository.upkeep().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(app.runtimes_in(repository.in_namespace(None).await?)))
+}
+
+/// Removes the records of runtimes that have ended for certain: those of the user with what they
+/// have left on this host, those of others where they have left nothing. Or only says their names.
+async fn prune(app: &App, records: &Runtimes, pretend: bool) -> Result<Vec<String>> {
+    let ours = PruneOptions {
+        user: Some(app.config.user.name.clone()),
+        pretend,
+        ..PruneOptions::default()
+    };
+    let all = PruneOptions {
+        user: None,
+        records_only: true,
+        ..ours.clone()
+    };
+    let here = Host::current()?;
+    let mut names = BTreeSet::new();
+    for options in [ours, all] {
+        let pruned = records.prune(&here, &options).await?;
+        for (name, error) in pruned.failed {
+            tracing::info!("what the runtime {name} uses stays: {error}");
+        }
+        names.extend(pruned.removed);
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// The tags of a runtime's record.
+fn tags_of(runtime: &str) -> Vec<TagName> {
+    let tag = |kind| format!("spfs/runtimes/{kind}/{runtime}").parse().ok();
+    ["meta", "data"].into_iter().filter_map(tag).collect()
 }
 
 async fn plan(
@@ -208,7 +261,11 @@ async fn confirm() -> Result<()> {
 }
 
 /// All that would go, one a line, then how much that is.
-fn tell_plan(app: &mut App, plan: &CleanPlan) -> Result<()> {
+fn tell_plan(app: &mut App, plan: &CleanPlan, ended: &[String]) -> Result<()> {
+    for name in ended {
+        app.output
+            .line(format_args!("runtime {name}, which has ended"))?;
+    }
     for pruned in &plan.tags {
         let target = pruned.tag.target;
         app.output
@@ -327,7 +384,12 @@ fn tell(plan: &CleanPlan, summary: &CleanSummary) -> String {
     format!("{text}; {}", stays(plan))
 }
 
-fn describe(repository: &dyn Repository, plan: &CleanPlan, done: Option<&CleanSummary>) -> Value {
+fn describe(
+    repository: &dyn Repository,
+    plan: &CleanPlan,
+    ended: &[String],
+    done: Option<&CleanSummary>,
+) -> Value {
     let limit: DateTime<Utc> = plan.limit.into();
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let tag = |pruned: &PrunedTag| {
@@ -355,6 +417,7 @@ fn describe(repository: &dyn Repository, plan: &CleanPlan, done: Option<&CleanSu
         "repository": repository.location(),
         "dry_run": done.is_none(),
         "older_than": time(limit),
+        "runtimes": ended,
         "tags": plan.tags.iter().map(tag).collect::<Value>(),
         "objects": objects.collect::<Value>(),
         "payloads": payloads.collect::<Value>(),

@@ -62,7 +62,9 @@ pub(super) async fn read(worlds: &[World], options: &CleanOptions) -> Result<Roo
             true => options.rules,
             false => PruneRules::default(),
         };
-        read_world(world, &rules, options.tags, &mut roots).await?;
+        let mut names = world.repository.walk_tags("").await?;
+        names.retain(|name| world.namespace.is_some() || !options.without.contains(name));
+        read_world(world, names, &rules, options.tags, &mut roots).await?;
     }
     roots.targets.sort_unstable();
     roots.targets.dedup();
@@ -71,12 +73,12 @@ pub(super) async fn read(worlds: &[World], options: &CleanOptions) -> Result<Roo
 
 async fn read_world(
     world: &World,
+    names: Vec<TagName>,
     rules: &PruneRules,
     concurrency: usize,
     roots: &mut Roots,
 ) -> Result<()> {
     let repository = &world.repository;
-    let names = repository.walk_tags("").await?;
     let read = |name: TagName| async move {
         let stream = repository.read_tag(&name).await;
         (name, stream)

@@ -1,5 +1,6 @@
 //! Sweep: what the plan names goes, unless it has become young.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use farseek_object::{Digest, ObjectKind};
@@ -8,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::mark::{self, Kept};
 use super::plan::{CleanPlan, DoomedObject, PrunedTag, rank};
 use super::roots::{self, World};
-use super::{CleanOptions, CleanSummary};
+use super::{CleanOptions, CleanSummary, PruneRules};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -74,7 +75,8 @@ impl Sweep<'_> {
     /// refreshing it, as SPFS does, are seen at least if they have done so by now.
     async fn spare_what_was_tagged(&mut self, worlds: &[World]) -> Result<()> {
         let unpruned = CleanOptions {
-            rules: Default::default(),
+            rules: PruneRules::default(),
+            without: HashSet::new(),
             ..self.options.clone()
         };
         let roots = roots::read(worlds, &unpruned).await?;
