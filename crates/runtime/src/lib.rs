@@ -3,8 +3,8 @@
 //! The mount point is checked, the environment resolved and merged, the file system mounted and
 //! asked a question through the kernel ([`mount()`]); then it is served until somebody unmounts
 //! it or a signal comes ([`serve()`]). [`unmount()`] and [`list_mounts`] work from the kernel's
-//! own list: no records are kept that could go stale. Deliberately absent: parsing of flags,
-//! printing, kinds of repository.
+//! own list, which cannot go stale. What is used is kept from being cleaned by records
+//! ([`record`]). Deliberately absent: parsing of flags, printing, kinds of repository.
 
 pub mod daemon;
 mod environment;

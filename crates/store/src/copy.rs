@@ -60,7 +60,7 @@ pub struct CopyOptions {
     pub policy: CopyPolicy,
     /// Whether of what is there something below it may be missing, whatever the policy says: where
     /// environments are mounted, their objects are there and few of their files. Then what is there
-    /// is read there, and descended into.
+    /// is read there, and descended into; unless all that is asked for is named there by its tags.
     pub partial: bool,
     /// Payloads in flight at once; each may hold some MiB.
     pub payloads: usize,
@@ -179,6 +179,10 @@ pub async fn copy(
     // Until the tags are there.
     let _hold = ends.to.hold().await?;
     let roots = tags::resolve(&ends, items).await?;
+    let ends = Ends {
+        partial: options.partial && !roots.iter().all(tags::Root::is_named_there),
+        ..ends
+    };
     let wanted = roots.iter().filter_map(tags::Root::wanted).collect();
     let found = walk::walk(&ends, wanted).await?;
     batch::run(&ends, found.manifests, found.blobs, &options).await?;

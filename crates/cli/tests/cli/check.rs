@@ -67,6 +67,7 @@ fn damage_is_named_with_whom_it_affects_and_repaired() {
     assert_snapshot!(shown(place.told(&["check", "--json"])), @r#"
     exit 1
     {
+      "absent": 0,
       "bytes": 300006,
       "objects": 4,
       "payloads": 2,

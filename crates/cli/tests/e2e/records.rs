@@ -1,6 +1,7 @@
 //! Records of mounts, with the real program: there as long as the mount is, and no longer.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -410,4 +411,70 @@ fn what_was_mounted_from_afar_can_be_pulled_and_is_no_damage() {
         (&whole["sound"], &whole["payloads"]),
         (&json!(true), &json!(2))
     );
+}
+
+/// Whether this process can look at every process of the host but the first.
+fn sees_every_process() -> bool {
+    let is_refused = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let looked = fs::read_link(entry.path().join("ns/mnt"));
+        let is_other = name.parse::<u32>().is_ok_and(|pid| pid != 1);
+        is_other && looked.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let mut processes = fs::read_dir("/proc").unwrap().flatten();
+    namespace == Path::new("pid:[4026531836]") && !processes.any(is_refused)
+}
+
+#[test]
+fn a_runtime_of_spfs_goes_when_nobody_on_the_host_is_in_it() {
+    let test = "a_runtime_of_spfs_goes_when_nobody_on_the_host_is_in_it";
+    if !need(test, &[Need::Root]) {
+        return;
+    }
+    let (sandbox, _) = with_environment();
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let here = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let record = |host: &str, namespace: &str| {
+        json!({
+            "author": {"user_name": "root", "host_name": host, "created": "2020-01-01T00:00:00Z"},
+            "status": {"stack": [], "editable": false, "running": true, "owner": i32::MAX,
+                "monitor": null, "command": []},
+            "config": {"runtime_dir": null, "tmpfs_size": null, "upper_dir": "/u",
+                "lower_dir": "/l", "work_dir": "/w", "sh_startup_file": "/s",
+                "csh_startup_file": "/c", "mount_namespace": namespace},
+        })
+    };
+    store(&sandbox, "empty", record(&host, "mnt:[1]"));
+    store(&sandbox, "inhabited", record(&host, here.to_str().unwrap()));
+    store(&sandbox, "elsewhere", record("far-away", "mnt:[1]"));
+    // Who does not see every process cannot tell: so it is in a container.
+    let expected = match sees_every_process() {
+        true => json!(["empty"]),
+        false => json!([]),
+    };
+    assert_eq!(prune(&sandbox)["removed"], expected);
+}
+
+#[test]
+fn records_are_in_no_namespace_of_tags() {
+    if !need("records_are_in_no_namespace_of_tags", &[Need::Fuse]) {
+        return;
+    }
+    let (sandbox, layer) = with_environment();
+    let mountpoint = sandbox.make_dir("mnt");
+    let point = mountpoint.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        command.env("FARSEEK_STORAGE_TAG_NAMESPACE", "some");
+        let output = farseek_testkit::output_within(&mut command, PROMPT).unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run(&["mount", &layer, point]);
+    let tags = sandbox.repository().join("tags");
+    let records = || fs::read_dir(tags.join("spfs/runtimes/meta")).map_or(0, Iterator::count);
+    assert_eq!(records(), 1);
+    assert!(!tags.join("some#ns/spfs").exists());
+    run(&["unmount", point]);
+    assert_eq!(records(), 0);
 }

@@ -6,13 +6,16 @@ use std::io;
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::sys::signal;
-use nix::unistd::{Pid, gethostname, getpid, getuid};
+use nix::unistd::{Pid, gethostname, getpid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, RuntimeError};
 
 /// The PID namespace that every process of a host is in: `PROC_PID_INIT_INO` of Linux.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The process that a host starts with.
+const FIRST_PROCESS: u32 = 1;
 
 /// A host, at a time since its boot, as the processes of one PID namespace see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,28 +122,28 @@ impl Host {
         let Ok(processes) = fs::read_dir("/proc") else {
             return Presence::Unknown;
         };
-        let sees_everybody = getuid().is_root() && self.pid_namespace == FIRST_PID_NAMESPACE;
-        let mut answer = match sees_everybody {
-            true => Presence::Nobody,
-            false => Presence::Unknown,
-        };
+        let (mut saw_first, mut saw_all) = (false, true);
         for process in processes.flatten() {
             let name = process.file_name();
-            if name
-                .to_str()
-                .is_none_or(|name| name.parse::<u32>().is_err())
-            {
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
-            }
+            };
+            saw_first |= pid == FIRST_PROCESS;
             match fs::read_link(process.path().join("ns/mnt")) {
                 Ok(link) if link.to_str() == Some(namespace) => return Presence::Somebody,
                 Ok(_) => {}
                 // It has ended meanwhile, or is about to.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => answer = Presence::Unknown,
+                // It was there before any runtime was, and may have more rights than we.
+                Err(_) if pid == FIRST_PROCESS => {}
+                Err(_) => saw_all = false,
             }
         }
-        answer
+        // Who is not shown the first process is not shown all the others either.
+        match saw_first && saw_all && self.pid_namespace == FIRST_PID_NAMESPACE {
+            true => Presence::Nobody,
+            false => Presence::Unknown,
+        }
     }
 }
 
@@ -241,6 +244,7 @@ mod tests {
         );
         let mine = host.mount_namespace().unwrap();
         assert_eq!(host.users_of(&mine), Presence::Somebody);
+        assert_ne!(host.users_of("mnt:[1]"), Presence::Somebody);
     }
 
     #[test]

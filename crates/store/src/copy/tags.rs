@@ -24,6 +24,16 @@ impl Root {
             _ => Some(self.digest),
         }
     }
+
+    /// Whether a tag of the destination names it already: whoever made that has seen to it that all
+    /// of it is there.
+    pub(super) fn is_named_there(&self) -> bool {
+        match &self.tag {
+            Some((_, TagAction::Nothing)) => true,
+            Some((_, TagAction::Keep(there))) => *there == self.digest,
+            Some((_, TagAction::Insert)) | None => false,
+        }
+    }
 }
 
 /// Finds out what the items mean in the source, and what the destination has of their tags.

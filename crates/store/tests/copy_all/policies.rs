@@ -189,20 +189,26 @@ async fn where_environments_were_mounted_what_is_there_is_descended_into() {
         partial: true,
         ..CopyOptions::default()
     };
-    let run = async || {
+    let run = async |wanted: &str| {
         let (from, to) = (from.clone(), to.clone());
-        let wanted = items("org/env");
+        let wanted = items(wanted);
         let copying = copy(from, to, &wanted, partial, Arc::new(()));
         copying.await.unwrap()
     };
-    let summary = run().await;
+    let summary = run("org/env").await;
     assert_eq!(summary.payloads, PAYLOADS.len() as u64);
     assert_eq!(summary.objects, PAYLOADS.len() as u64, "the blobs alone");
     // What is there was not read from afar.
     assert_eq!(from.counts()["get_object"], PAYLOADS.len());
     assert_eq!(contents(&*to).await, contents(&*from).await);
+    // By now a tag says that all of it is there.
+    for (wanted, looks) in [("org/env", false), ("org/env~1", true)] {
+        to.remove_payload(&digest("one")).await.unwrap();
+        let brings = run(wanted).await.payloads;
+        assert_eq!(brings, u64::from(looks), "{wanted}");
+    }
     from.calls();
-    let again = run().await;
+    let again = run("org/env+org/env~1").await;
     assert_eq!((again.objects, again.payloads), (0, 0));
     assert_eq!(from.counts().get("get_object"), None);
 }
