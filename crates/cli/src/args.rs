@@ -7,9 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use farseek_runtime::daemon;
 
 use crate::commands::{
-    cache, cat, check, commit, completions, config, demo, diff, edit, info, init, join, layers,
-    log, ls, ls_tags, mount, platforms, pull, push, reset, run, runtime, search, serve, server,
-    shell, stats, tag, tags, unmount, untag, warm, write,
+    cache, cat, check, clean, commit, completions, config, demo, diff, edit, info, init, join,
+    layers, log, ls, ls_tags, mount, platforms, pull, push, reset, run, runtime, search, serve,
+    server, shell, stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -128,6 +128,8 @@ pub(crate) enum Command {
     Pull(pull::PullArgs),
     /// Read and hash all of a repository, say what is wrong, and repair it
     Check(check::CheckArgs),
+    /// Remove what no tag leads to any more
+    Clean(Box<clean::CleanArgs>),
     /// Store a file, or what comes from the standard input, as a blob
     #[command(visible_alias = "write-file")]
     Write(write::WriteArgs),
@@ -190,6 +192,7 @@ impl Command {
             Self::Write(args) => Some(&args.repository),
             Self::Diff(args) => Some(&args.repository),
             Self::Check(args) => Some(&args.repository),
+            Self::Clean(args) => Some(&args.repository),
             Self::Serve(args) => Some(&args.repository),
             Self::Server(args) => Some(&args.repository),
             Self::Runtime(args) => Some(args.repository()),

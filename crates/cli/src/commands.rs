@@ -3,6 +3,7 @@
 pub(crate) mod cache;
 pub(crate) mod cat;
 pub(crate) mod check;
+pub(crate) mod clean;
 pub(crate) mod commit;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -76,6 +77,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Push(args) => push::run(args, app).await,
         Command::Pull(args) => pull::run(args, app).await,
         Command::Check(args) => check::run(args, app).await,
+        Command::Clean(args) => clean::run(*args, app).await,
         Command::Write(args) => write::run(args, app).await,
         Command::Diff(args) => diff::run(args, app).await,
         Command::Serve(args) => serve::run(args, app).await,

@@ -27,6 +27,8 @@ pub(crate) struct Environment {
     pub(crate) cpus: usize,
     /// Whether a person looks at the standard error.
     pub(crate) terminal: bool,
+    /// Whether a person can be asked something.
+    pub(crate) answers: bool,
 }
 
 impl Environment {
@@ -58,6 +60,7 @@ impl Environment {
             ),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: std::io::stderr().is_terminal(),
+            answers: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
             variables,
         }
     }

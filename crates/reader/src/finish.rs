@@ -166,7 +166,9 @@ async fn store(
     sealed: &Arc<Sealed>,
 ) -> Result<(), StoreError> {
     let id = state.id;
-    if local.payload_size(&id.digest).await? != Some(id.size) {
+    let _hold = local.hold().await?;
+    let is_there = local.payload_size(&id.digest).await? == Some(id.size);
+    if !is_there || !local.refresh_payload(&id.digest).await? {
         let adopted = match sealed.is_alone() {
             true => local.adopt_payload(&id.digest, sealed.data_path()).await,
             false => copy(local, state, sealed).await,

@@ -82,6 +82,8 @@ async fn work(shared: Arc<Shared>) {
 }
 
 async fn store(shared: &Arc<Shared>, local: &dyn Repository, batch: Vec<Promotion>) {
+    // Without one, what it writes is as safe as what SPFS writes.
+    let _hold = local.hold().await;
     let mut stored = Vec::with_capacity(batch.len());
     for promotion in batch {
         match put(local, &promotion).await {

@@ -35,6 +35,7 @@ use self::health::{Change, Health, Verdict, combine, verdict};
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
+use crate::upkeep::Hold;
 
 /// How a chain behaves.
 #[derive(Debug, Clone, Copy)]
@@ -221,12 +222,16 @@ impl Repository for Chain {
         self.primary().put_object(object, options).await
     }
 
-    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
-        self.primary().refresh_object(digest).await
-    }
-
     async fn remove_object(&self, digest: &Digest) -> Result<()> {
         self.primary().remove_object(digest).await
+    }
+
+    /// What only another member has is there as well, and is not ours to refresh.
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        match self.primary().refresh_object(digest).await {
+            Ok(true) => Ok(true),
+            _ => self.has_object(digest).await,
+        }
     }
 
     /// In the primary, from which alone anything is removed.
@@ -296,6 +301,14 @@ impl Repository for Chain {
         self.primary().remove_payload(digest).await
     }
 
+    /// As [`refresh_object`](Repository::refresh_object).
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        match self.primary().refresh_payload(digest).await {
+            Ok(true) => Ok(true),
+            _ => Ok(self.payload_size(digest).await?.is_some()),
+        }
+    }
+
     /// In the primary, from which alone anything is removed.
     async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
         self.primary().payload_written(digest).await
@@ -353,5 +366,9 @@ impl Repository for Chain {
 
     async fn publish(&self) -> Result<()> {
         self.primary().publish().await
+    }
+
+    async fn hold(&self) -> Result<Hold> {
+        self.primary().hold().await
     }
 }

@@ -13,6 +13,8 @@
 //!
 //! The upper directory of an overlay is committed as what it changes of what is below it.
 //!
+//! Whoever tags the layer [holds](Repository::hold) the repository from before the commit until then.
+//!
 //! The repository to give is the one to write to, or a [`Chain`](crate::Chain), which then writes
 //! to its primary.
 
@@ -117,6 +119,8 @@ pub async fn commit_directory(
     let mut summary = count(&scan);
     progress.found(summary.files + summary.symlinks, summary.bytes);
 
+    // The caller holds it as well, until the layer is tagged.
+    let _hold = repository.hold().await?;
     let concurrency = options.concurrency.max(1);
     let stored = payloads::store(&*repository, &scan, concurrency, progress).await?;
     repository.publish().await?;

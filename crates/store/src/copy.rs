@@ -180,6 +180,8 @@ pub async fn copy(
         progress,
         counts: Arc::default(),
     };
+    // Until the tags are there.
+    let _hold = ends.to.hold().await?;
     let roots = tags::resolve(&ends, items).await?;
     let ends = Ends {
         partial: options.partial && !roots.iter().all(tags::Root::is_named_there),
@@ -270,7 +272,7 @@ async fn put_object(ends: &Ends, object: Object) -> Result<()> {
             }
         }
         CopyPolicy::Resync => match ends.to.get_object(&digest).await {
-            Ok(there) if there == object => return Ok(()),
+            Ok(there) if there == object && ends.to.refresh_object(&digest).await? => return Ok(()),
             Err(error) if error.is_not_found() => {}
             Err(error) if !is_damage(&error) => return Err(error),
             // A repository leaves what is there, also where that is damaged.

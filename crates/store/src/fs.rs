@@ -3,11 +3,11 @@
 //! Blocking file operations run on tokio's blocking threads; everything below this file is
 //! synchronous. Nothing is cached: what another process writes is seen at once.
 //!
-//! Deliberately absent: renders, durable runtimes, cleaning.
+//! Deliberately absent: making renders, durable runtimes, the decision what to clean.
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,10 +20,12 @@ use crate::error::Result;
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
+use crate::upkeep::{Hold, Upkeep};
 
 pub(crate) mod durable;
 pub(crate) mod file;
 mod stage;
+mod aside;
 mod hash_store;
 mod object;
 mod payload;
@@ -31,6 +33,10 @@ mod bulk;
 pub(crate) mod layout;
 mod owner;
 mod lock;
+mod hold;
+mod open_tree;
+mod leftovers;
+mod keeper;
 mod tags;
 
 use crate::blocking::run;
@@ -60,10 +66,12 @@ impl Default for FsOptions {
 /// Dropping it removes what was deferred and never [published](Repository::publish).
 #[derive(Debug)]
 pub struct FsRepository {
+    root: PathBuf,
     location: String,
     objects: Arc<HashStore>,
     payloads: Arc<HashStore>,
     tags: Arc<TagStore>,
+    lock_timeout: Duration,
 }
 
 impl FsRepository {
@@ -91,6 +99,8 @@ impl FsRepository {
         let location = format!("file:{}", root.display());
         let store = |path, what| Arc::new(HashStore::new(path, what, location.clone()));
         Self {
+            root: root.to_owned(),
+            lock_timeout,
             objects: store(layout::objects(root), "object"),
             payloads: store(layout::payloads(root), "payload"),
             tags: Arc::new(TagStore::new(
@@ -101,6 +111,21 @@ impl FsRepository {
             )),
             location,
         }
+    }
+
+    /// Writes a tag that names `target`, and then makes that young: a clean that did not see the
+    /// tag sees this.
+    async fn tag<T: Send + 'static>(
+        &self,
+        target: Digest,
+        work: impl FnOnce(&TagStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let written = self.with_tags(work).await?;
+        // The tag is there; what is wrong with its target, whoever reads it is told.
+        if let Err(error) = self.refresh_object(&target).await {
+            tracing::debug!("the target of a tag is not refreshed: {error}");
+        }
+        Ok(written)
     }
 
     async fn with_tags<T: Send + 'static>(
@@ -165,17 +190,17 @@ impl Repository for FsRepository {
         Ok(digest)
     }
 
+    async fn remove_object(&self, digest: &Digest) -> Result<()> {
+        let digest = *digest;
+        with(&self.objects, move |store| store.remove(&digest)).await
+    }
+
     async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
         let digest = *digest;
         with(&self.objects, move |store| {
             store.reuse(&digest, |_, _| true)
         })
         .await
-    }
-
-    async fn remove_object(&self, digest: &Digest) -> Result<()> {
-        let digest = *digest;
-        with(&self.objects, move |store| store.remove(&digest)).await
     }
 
     async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -230,6 +255,14 @@ impl Repository for FsRepository {
         with(&self.payloads, move |store| store.remove(&digest)).await
     }
 
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        let digest = *digest;
+        with(&self.payloads, move |store| {
+            store.reuse(&digest, |_, _| true)
+        })
+        .await
+    }
+
     async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
         let digest = *digest;
         with(&self.payloads, move |store| store.written(&digest)).await
@@ -263,23 +296,23 @@ impl Repository for FsRepository {
 
     async fn insert_tag(&self, tag: &Tag) -> Result<()> {
         let tag = tag.clone();
-        self.with_tags(move |tags| tags.insert(tag)).await
+        self.tag(tag.target, move |tags| tags.insert(tag)).await
     }
 
     async fn append_tag(&self, tag: &Tag) -> Result<()> {
         let tag = tag.clone();
-        self.with_tags(move |tags| tags.append(&tag)).await
+        self.tag(tag.target, move |tags| tags.append(&tag)).await
     }
 
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
         let (name, target, user) = (name.clone(), *target, user.to_owned());
-        self.with_tags(move |tags| tags.push(&name, &target, &user))
+        self.tag(target, move |tags| tags.push(&name, &target, &user))
             .await
     }
 
     async fn begin_tag(&self, tag: &Tag) -> Result<bool> {
         let tag = tag.clone();
-        self.with_tags(move |tags| tags.begin(tag)).await
+        self.tag(tag.target, move |tags| tags.begin(tag)).await
     }
 
     async fn readable_tag(&self, name: &TagName) -> Result<TagStream> {
@@ -320,5 +353,31 @@ impl Repository for FsRepository {
         // Payloads first: a blob object promises that its payload is there.
         let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
         run(move || payloads.publish().and_then(|()| objects.publish())).await
+    }
+
+    /// Where none can be made, as in a directory that is not ours, the age of what is written is
+    /// its only protection, as SPFS's always is.
+    async fn hold(&self) -> Result<Hold> {
+        let root = self.root.clone();
+        run(move || match hold::take(&root) {
+            Ok(hold) => Ok(Hold::of(hold)),
+            Err(error) => {
+                tracing::info!("the repository is not held: {}", error.with_causes());
+                Ok(Hold::default())
+            }
+        })
+        .await
+    }
+
+    async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
+        let options = FsOptions {
+            tag_namespace: namespace.cloned(),
+            lock_timeout: self.lock_timeout,
+        };
+        Ok(Arc::new(Self::new(&self.root, options)))
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
 //! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
-//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`] and [`check()`].
+//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`] and
+//! [`plan_clean`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
 mod payload;
 mod bulk;
 mod progress;
+mod upkeep;
 mod repository;
 mod ext;
 mod blocking;
@@ -27,12 +29,17 @@ mod pinned;
 mod commit;
 mod copy;
 mod check;
+mod clean;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
 pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
+pub use clean::{
+    CleanOptions, CleanPlan, CleanSummary, DoomedObject, DoomedPayload, PruneRules, PrunedTag,
+    plan_clean, sweep,
+};
 pub use commit::{CommitOptions, CommitSummary, commit_directory, survey_changes};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};
 pub use error::{Result, Source, StoreError};
@@ -51,3 +58,4 @@ pub use server::{
     Access, OpenNamespace, PartialUploads, Right, ServeOptions, Server, ServerStats, ServerTls,
     SpfsServer, SpfsServerOptions,
 };
+pub use upkeep::{Facts, Hold, Leftover, LeftoverKind, LeftoverOptions, Shelf, Upkeep};

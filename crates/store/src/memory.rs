@@ -18,6 +18,7 @@ use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
+use crate::upkeep::{Facts, Shelf as Kind, Upkeep};
 
 const LOCATION: &str = "memory:";
 
@@ -75,6 +76,21 @@ impl Shelf {
 
     fn written(&self, digest: &Digest) -> Option<SystemTime> {
         self.visible.get(digest).map(|kept| kept.written)
+    }
+
+    fn refresh(&mut self, digest: &Digest) -> bool {
+        let kept = self.visible.get_mut(digest);
+        kept.map(|kept| kept.written = SystemTime::now()).is_some()
+    }
+
+    fn facts(&self, digest: &Digest) -> Option<Facts> {
+        let Kept { bytes, written } = self.visible.get(digest)?;
+        let kind = Object::decode(bytes).ok().map(|object| object.kind());
+        Some(Facts {
+            written: *written,
+            bytes: bytes.len() as u64,
+            kind,
+        })
     }
 
     fn remove_if_older_than(&mut self, digest: &Digest, time: SystemTime) -> bool {
@@ -177,6 +193,10 @@ impl Repository for MemoryRepository {
         Ok(())
     }
 
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.state().objects.refresh(digest))
+    }
+
     async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
         Ok(self.state().objects.written(digest))
     }
@@ -228,6 +248,10 @@ impl Repository for MemoryRepository {
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
         self.state().payloads.visible.remove(digest);
         Ok(())
+    }
+
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.state().payloads.refresh(digest))
     }
 
     async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -335,10 +359,30 @@ impl Repository for MemoryRepository {
             .ok_or_else(|| unknown(name))
     }
 
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+
     async fn publish(&self) -> Result<()> {
         let mut state = self.state();
         state.payloads.publish();
         state.objects.publish();
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Upkeep for MemoryRepository {
+    async fn horizon(&self) -> Result<SystemTime> {
+        Ok(SystemTime::now())
+    }
+
+    async fn facts(&self, shelf: Kind, digests: Vec<Digest>) -> Result<Vec<Option<Facts>>> {
+        let state = self.state();
+        let shelf = match shelf {
+            Kind::Objects => &state.objects,
+            Kind::Payloads => &state.payloads,
+        };
+        Ok(digests.iter().map(|digest| shelf.facts(digest)).collect())
     }
 }

@@ -23,6 +23,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
+use crate::upkeep::Hold;
 
 /// Tags of a listing that are looked at together.
 const CONCURRENCY: usize = 16;
@@ -98,12 +99,12 @@ impl Repository for Pinned {
         self.repository.put_object(object, options).await
     }
 
-    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
-        self.repository.refresh_object(digest).await
-    }
-
     async fn remove_object(&self, _: &Digest) -> Result<()> {
         self.refused(REMOVE)
+    }
+
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        self.repository.refresh_object(digest).await
     }
 
     async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -155,6 +156,10 @@ impl Repository for Pinned {
 
     async fn remove_payload(&self, _: &Digest) -> Result<()> {
         self.refused(REMOVE)
+    }
+
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        self.repository.refresh_payload(digest).await
     }
 
     async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -227,6 +232,10 @@ impl Repository for Pinned {
 
     async fn remove_tag_stream(&self, _: &TagName) -> Result<()> {
         self.refused(CHANGE_TAGS)
+    }
+
+    async fn hold(&self) -> Result<Hold> {
+        self.repository.hold().await
     }
 
     async fn publish(&self) -> Result<()> {

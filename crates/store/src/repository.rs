@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use crate::bulk::Bulk;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
+use crate::upkeep::{Hold, Upkeep};
 
 /// What a folder of tags holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,10 +56,10 @@ pub trait Repository: fmt::Debug + Send + Sync {
     async fn put_object(&self, object: &Object, options: PutOptions) -> Result<Digest>;
 
     /// Makes an object that is there as young as if it had been stored now, and returns whether it
-    /// is there: what [`put_object`](Self::put_object) does with it, without its bytes.
+    /// is there: what [`put_object`](Self::put_object) does with it, without its bytes. Who counts on
+    /// something that is there, and on what is below it, asks so.
     ///
-    /// Where age plays no part, whether it is there; of several repositories, in the one that is
-    /// written to.
+    /// Where age plays no part, whether it is there.
     async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
         self.has_object(digest).await
     }
@@ -160,6 +161,16 @@ pub trait Repository: fmt::Debug + Send + Sync {
 
     /// Removes a payload; one that is not there is no error.
     async fn remove_payload(&self, digest: &Digest) -> Result<()>;
+
+    /// As [`refresh_object`](Self::refresh_object), for a payload.
+    async fn refresh_payload(&self, digest: &Digest) -> Result<bool> {
+        match self.payload_size(digest).await {
+            Ok(size) => Ok(size.is_some()),
+            // Said only of what is there.
+            Err(StoreError::Unsupported { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
 
     /// As [`object_written`](Self::object_written), for a payload.
     ///
@@ -264,6 +275,32 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// Makes every deferred write visible and durable.
     async fn publish(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Has a [clean](crate::clean) leave alone whatever is written or refreshed from now on, for as
+    /// long as the answer is kept: until the tag is there that refers to it. Without that, and
+    /// where a repository cannot do it, it is left alone until it has the age at which a clean
+    /// removes things.
+    async fn hold(&self) -> Result<Hold> {
+        Ok(Hold::default())
+    }
+
+    /// The same repository, seen with the tags of `namespace`, or with those outside of any.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are no namespaces.
+    async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
+        let _ = namespace;
+        let location = self.location().to_owned();
+        Err(StoreError::Unsupported {
+            operation: "show the tags of another namespace",
+            location,
+        })
+    }
+
+    /// What its keeper can do, where that is us.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
     }
 }
 

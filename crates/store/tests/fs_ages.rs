@@ -36,8 +36,15 @@ async fn put(repository: &FsRepository, bytes: &[u8], options: PutOptions) -> Di
     repository.put_payload(body, options).await.unwrap().0
 }
 
+/// Files in `path` and below it.
 fn files_in(path: &Path) -> usize {
-    std::fs::read_dir(path).map_or(0, Iterator::count)
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.file_type().unwrap().is_dir() {
+            true => files_in(&entry.path()),
+            false => 1,
+        })
+        .sum()
 }
 
 #[tokio::test]

@@ -93,6 +93,8 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     if let Input::Directory(directory) = &input {
         check_apart(&*repository, directory)?;
     }
+    // Until the tags are there.
+    let _hold = repository.hold().await?;
     let annotations = annotations::store(app, &*repository, annotations).await?;
     let (digest, summary) = match &input {
         Input::Directory(directory) => {
@@ -277,7 +279,10 @@ async fn changes(
 async fn resolved(repository: &dyn Repository, spec: &EnvSpec) -> Result<Vec<Digest>> {
     let mut layers = Vec::with_capacity(spec.items.len());
     for item in &spec.items {
-        layers.push(repository.resolve_item(item).await?);
+        let layer = repository.resolve_item(item).await?;
+        // It may be old, and named by nothing yet.
+        repository.refresh_object(&layer).await?;
+        layers.push(layer);
     }
     Ok(layers)
 }

@@ -33,12 +33,18 @@ pub(crate) async fn run(args: TagArgs, app: &mut App) -> Result<()> {
     let names = writable_names(&args.tags)?;
     let repository = app.repository(args.repository.remote.as_deref()).await?;
     let target = repository.resolve(&args.target).await?;
+    let is_there = repository.refresh_object(&target).await?;
     for name in names {
         let tag = repository
             .push_tag(&name, &target, &app.config.signature())
             .await?;
         if tag.target != target {
             bail!("the tag '{name}' was changed by someone else meanwhile");
+        }
+        // A clean that did not see the tag may have been about to remove what it names.
+        if is_there && !repository.has_object(&target).await? {
+            repository.remove_tag(&tag).await?;
+            bail!("{target} was cleaned away before '{name}' could name it");
         }
         app.output.line(format_args!("{name} -> {target}"))?;
     }

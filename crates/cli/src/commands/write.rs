@@ -53,6 +53,8 @@ pub(crate) async fn run(args: WriteArgs, app: &mut App) -> Result<()> {
         None => body_of(io::stdin(), "the standard input".into()),
     };
     let repository = app.writable(args.repository.remote.as_deref()).await?;
+    // Until the tags are there.
+    let _hold = repository.hold().await?;
     let mut signals = Signals::listen()?;
     let storing = store_blob(app, &*repository, body);
     let (digest, size) = signals.unless(storing).await?;

@@ -71,6 +71,7 @@ fn help_lists_commands_and_exit_codes() {
       push         Copy environments from the local repository to a remote
       pull         Copy environments from a remote to the local repository
       check        Read and hash all of a repository, say what is wrong, and repair it
+      clean        Remove what no tag leads to any more
       write        Store a file, or what comes from the standard input, as a blob [alias: write-file]
       diff         Compare two environments, path by path
       serve        Serve a repository over HTTP, read-only

@@ -6,6 +6,7 @@
 )]
 
 mod check;
+mod clean;
 mod commit;
 mod demo;
 mod interface;

@@ -6,6 +6,7 @@
 
 mod applications;
 mod background;
+mod cleaned;
 mod differ;
 mod killed;
 mod memory;

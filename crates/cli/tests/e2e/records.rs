@@ -16,7 +16,7 @@ use crate::remote::{Remote, handmade_in, sandbox};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The records of the sandbox's local repository.
-fn list(sandbox: &Sandbox) -> Vec<Value> {
+pub(crate) fn list(sandbox: &Sandbox) -> Vec<Value> {
     let text = sandbox.succeed(&["runtime", "list", "--json"]);
     serde_json::from_str(&text).unwrap()
 }
@@ -42,7 +42,7 @@ fn prune(sandbox: &Sandbox) -> Value {
 }
 
 /// Stores `record` under `name` as somebody else may have.
-fn store(sandbox: &Sandbox, name: &str, mut record: Value) {
+pub(crate) fn store(sandbox: &Sandbox, name: &str, mut record: Value) {
     record["name"] = name.into();
     let file = sandbox.path().join("record.json");
     fs::write(&file, record.to_string()).unwrap();

@@ -200,6 +200,35 @@ fn a_mount_of_an_unprivileged_user_has_a_record_as_long_as_it_lives() {
 }
 
 #[test]
+fn what_a_mount_of_an_unprivileged_user_has_promoted_survives_a_clean() {
+    let test = "what_a_mount_of_an_unprivileged_user_has_promoted_survives_a_clean";
+    if !need(test, &NEEDS) {
+        return;
+    }
+    let remote = remote_for_nobody();
+    let _device = OpenDevice::new();
+    let script = "
+        farseek=$1; shift
+        payloads=nobody/.local/share/spfs/payloads
+        promoted() { find $payloads -type f -size +100k -not -path '*/work/*' | wc -l; }
+        \"$farseek\" mount --remote \"$1\" \"$2\" mnt > tmp/said
+        cat mnt/file | wc -c
+        for i in $(seq 600); do
+            test $(promoted) = 1 && break
+            sleep 0.1
+        done
+        \"$farseek\" clean --yes --min-age 0s > tmp/said
+        promoted
+        cat mnt/file | wc -c
+        \"$farseek\" unmount mnt > tmp/said
+        \"$farseek\" clean --yes --min-age 0s > tmp/said
+        find $payloads -type f | wc -l";
+    let said = say_as_nobody(&remote, script);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said, ["3000000", "1", "3000000", "0"]);
+}
+
+#[test]
 fn a_local_repository_that_cannot_be_written_keeps_no_mount_from_being_made() {
     let test = "a_local_repository_that_cannot_be_written_keeps_no_mount_from_being_made";
     if !need(test, &NEEDS) {

@@ -26,6 +26,8 @@ pub struct PruneOptions {
     /// Leave those alone that have left something on this host, which then stays, too. For
     /// whoever has other things to do.
     pub records_only: bool,
+    /// Only say which would go.
+    pub pretend: bool,
     /// Where runtimes have their directories, one each of its name.
     pub root: Option<PathBuf>,
 }
@@ -75,6 +77,11 @@ impl Runtimes {
         if !goes(&record, verdict, here, options, |pid| here.process(pid)) {
             return Ok(Some(verdict));
         }
+        if options.pretend {
+            let stays = record.config.durable
+                || (options.records_only && self.has_leftovers(here, options, &record).await?);
+            return Ok(stays.then_some(verdict));
+        }
         if !self.take_leftovers_of(here, options, &record).await? {
             return Ok(Some(verdict));
         }
@@ -106,6 +113,18 @@ impl Runtimes {
             left.take_away().map(|()| true)
         })
         .await
+    }
+
+    async fn has_leftovers(
+        &self,
+        here: &Host,
+        options: &PruneOptions,
+        record: &RuntimeRecord,
+    ) -> Result<bool> {
+        let (record, here, root) = (record.clone(), here.clone(), options.root.clone());
+        let look =
+            move || Leftovers::of(&record, &here, root.as_deref()).map(|left| !left.is_empty());
+        blocking(look).await
     }
 
     /// A durable runtime that nobody is in any more is nobody's, until somebody runs it again.

@@ -34,6 +34,8 @@ impl Reference {
         environment: &ResolvedEnvironment,
     ) -> Result<Self> {
         record.status.stack = environment.stack().iter().rev().copied().collect();
+        // Until the record is there.
+        let _hold = runtimes.repository().hold().await?;
         runtimes.keep(environment).await?;
         runtimes.create(&record).await?;
         Ok(Self {

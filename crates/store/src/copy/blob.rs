@@ -30,9 +30,10 @@ pub(super) struct Brought {
 /// Sees to it that the destination has a payload, stored but perhaps not visible yet.
 pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
     let digest = wanted.digest;
-    let presence = look(&ends, &digest).await?;
+    let mut presence = look(&ends, &digest).await?;
     if presence != Presence::Missing && ends.policy < CopyPolicy::Resync {
-        let has_object = ends.to.has_object(&digest).await?;
+        // While its object is there, and young, no clean takes a payload away.
+        let has_object = ends.to.refresh_object(&digest).await?;
         if has_object && presence.is_whole(wanted.size) {
             let (object, copied, size) = (None, false, wanted.size);
             return Ok(Brought {
@@ -40,6 +41,9 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
                 copied,
                 size,
             });
+        }
+        if !has_object && !ends.to.refresh_payload(&digest).await? {
+            presence = Presence::Missing;
         }
     }
     if presence == Presence::Missing {

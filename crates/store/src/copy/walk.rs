@@ -71,7 +71,8 @@ pub(super) async fn walk(ends: &Ends, roots: Vec<Digest>) -> Result<Found> {
 async fn visit(ends: &Ends, digest: Digest, kind: Kind) -> Result<Step> {
     // Of a blob it is not enough that its object is there.
     let may_be_there = ends.policy < CopyPolicy::Check && !ends.partial && kind != Kind::Blob;
-    if may_be_there && ends.to.has_object(&digest).await? {
+    // What is below it is not looked at: being young, it keeps that from being cleaned.
+    if may_be_there && ends.to.refresh_object(&digest).await? {
         return match kind {
             Kind::Any => visit_there(ends, digest).await,
             _ => Ok(Step::There),

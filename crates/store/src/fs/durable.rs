@@ -96,21 +96,6 @@ impl Temp {
         Ok((temp, file))
     }
 
-    /// Takes the file at `source` out of its place, under a new name in the directory `work` of the
-    /// same file system; `None` where it is not there.
-    pub(super) fn put_aside(work: &Path, source: &Path) -> Result<Option<Self>> {
-        make_dir(work).map_err(StoreError::io("create", work))?;
-        let path = work.join(Uuid::new_v4().to_string());
-        match fs::rename(source, &path) {
-            Ok(()) => Ok(Some(Self {
-                path,
-                placed: false,
-            })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("remove", source)(error)),
-        }
-    }
-
     /// Ours alone until it is [`seal`]ed.
     fn try_create(path: &Path) -> io::Result<File> {
         OpenOptions::new()
@@ -130,12 +115,6 @@ impl Temp {
         fs::rename(&self.path, destination).map_err(StoreError::io("create", destination))?;
         self.placed = true;
         Ok(())
-    }
-
-    /// Removes it, as dropping it does, and says where that fails.
-    pub(super) fn remove(mut self) -> Result<()> {
-        self.placed = true;
-        fs::remove_file(&self.path).map_err(StoreError::io("remove", &self.path))
     }
 }
 

@@ -15,8 +15,9 @@ use std::time::SystemTime;
 
 use farseek_object::{Digest, DigestPrefix};
 
+use super::aside;
 use super::durable::{self, Temp};
-use super::file::{names_in, open_regular, regular_size};
+use super::file::{names_in, regular_size};
 use super::stage::Stage;
 use crate::error::{Result, StoreError};
 
@@ -76,17 +77,12 @@ impl HashStore {
 
     /// Opens the file of `digest`, which is `size` bytes long.
     pub(super) fn open(&self, digest: &Digest) -> Result<(File, u64)> {
-        let path = self.path(digest);
-        match open_regular(&path) {
-            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Err(StoreError::NotFound {
-                    what: self.what,
-                    digest: *digest,
-                    location: self.location.clone(),
-                })
-            }
-            result => result,
-        }
+        let opened = aside::open(&self.root, &self.path(digest), digest)?;
+        opened.ok_or_else(|| StoreError::NotFound {
+            what: self.what,
+            digest: *digest,
+            location: self.location.clone(),
+        })
     }
 
     /// Whether a file for `digest` is there that `is_good`, given its path and size, accepts. If
@@ -101,7 +97,7 @@ impl HashStore {
         };
         let path = self.path(digest);
         // A cleaner may have taken it away between being found and being refreshed: what counts
-        // is that it is there afterwards. See `remove_if_older_than`.
+        // is that it is there afterwards. See `aside`.
         let refreshed = is_good(&path, size) && durable::refresh(&path);
         Ok(refreshed && self.size(digest)?.is_some())
     }
@@ -206,32 +202,23 @@ impl HashStore {
 
     /// When the file of `digest` was last written or refreshed, where it is there.
     pub(super) fn written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
-        modified(&self.path(digest))
+        aside::modified(&self.path(digest))
     }
 
     /// Removes the file of `digest` if it was last written or refreshed before `time`. Returns
-    /// whether it has.
-    ///
-    /// Nobody holds a lock, and no refresh is lost: the file is first put aside under another
-    /// name, and only then judged. A writer refreshes it and then looks whether it is still there:
-    /// if so, it is refreshed before it is put aside, hence judged young and put back; otherwise
-    /// the writer writes it. What is left: a reader who comes in between misses a file that was refreshed since it was first looked
-    /// at, for the time of two system calls; and a crash right there leaves it in `work/`, until
-    /// it is put again. Writers that refresh nothing, as SPFS's, are not protected by this but by
-    /// the age at which a file is removed.
+    /// whether it has. See [`aside`].
     pub(super) fn remove_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
-        let is_older = |written: Option<SystemTime>| written.is_some_and(|at| at < time);
-        let path = self.path(digest);
-        if !is_older(modified(&path)?) {
-            return Ok(false);
-        }
-        let Some(mut aside) = Temp::put_aside(&self.root.join("work"), &path)? else {
-            return Ok(false);
-        };
-        match modified(aside.path()).map(is_older) {
-            Ok(true) => aside.remove().map(|()| true),
-            judged => aside.place(&path).and(judged),
-        }
+        aside::remove_if_older_than(&self.root, &self.path(digest), digest, time)
+    }
+
+    /// Puts back what cleaners have put aside.
+    pub(super) fn restore(&self) -> Result<()> {
+        aside::restore(&self.root, |digest| self.path(digest))
+    }
+
+    /// Where the store is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The directories that can hold digests that start with `prefix`.
@@ -258,15 +245,4 @@ impl HashStore {
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// When the regular file `path` was last written, where it is there.
-fn modified(path: &Path) -> Result<Option<SystemTime>> {
-    let look = || StoreError::io("look at", path);
-    let metadata = match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        metadata => metadata.map_err(look())?,
-    };
-    regular_size(path, &metadata)?;
-    metadata.modified().map(Some).map_err(look())
 }

@@ -153,7 +153,7 @@ fn make_parent(path: &Path) -> Result<bool> {
 }
 
 /// Removes the lock `path` if it has been left behind. Returns whether it is gone.
-fn remove_stale(path: &Path) -> Result<bool> {
+pub(super) fn remove_stale(path: &Path) -> Result<bool> {
     let file = match open(path) {
         Ok(file) => file,
         Err(error) => match error.kind() {
@@ -170,6 +170,41 @@ fn remove_stale(path: &Path) -> Result<bool> {
         fs::remove_file(path).map_err(StoreError::io("remove", path))?;
     }
     Ok(true)
+}
+
+/// Whether a lock's owner is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It surely is.
+    Held,
+    /// It surely is not, or has had more than enough time.
+    LeftBehind,
+    /// Nobody here can tell.
+    Unknown,
+}
+
+/// How the lock `path` stands, and since when it is there; `None` where it is not.
+pub(super) fn judge(path: &Path) -> Result<Option<(Standing, SystemTime)>> {
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    let since = metadata.modified().unwrap_or_else(|_| SystemTime::now());
+    if is_left_behind(path, &file)? {
+        return Ok(Some((Standing::LeftBehind, since)));
+    }
+    let owner = fs::read_to_string(path).ok();
+    let owner = owner.as_deref().and_then(Owner::parse);
+    let is_here = Owner::current()
+        .zip(owner)
+        .is_some_and(|(here, owner)| (here.boot, here.namespace) == (owner.boot, owner.namespace));
+    let standing = match is_here {
+        true => Standing::Held,
+        false => Standing::Unknown,
+    };
+    Ok(Some((standing, since)))
 }
 
 fn is_left_behind(path: &Path, file: &File) -> Result<bool> {

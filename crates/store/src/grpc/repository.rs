@@ -282,6 +282,18 @@ impl Repository for GrpcRepository {
         gone(answer.await)
     }
 
+    async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
+        let options = GrpcOptions {
+            namespace: namespace.cloned(),
+            ..self.calls.options().clone()
+        };
+        Ok(Arc::new(Self {
+            calls: Calls::new(self.calls.address().clone(), options),
+            payloads: Payloads::default(),
+            warned: AtomicBool::new(false),
+        }))
+    }
+
     /// By the server's clock, where no payload and no age of anything is told: the protocol has
     /// no more than this one call. Where an answer is lost and the call made again, `false` may
     /// mean that the first has removed it.

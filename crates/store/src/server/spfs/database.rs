@@ -136,7 +136,9 @@ impl wire::database_service_server::DatabaseService for Database {
     ) -> Answer<wire::HasObjectResponse> {
         let asked = async {
             let digest = wanted(request.into_inner().digest.as_ref())?;
-            self.repository.has_object(&digest).await
+            // Who asks may count on it, and is not going to write it.
+            Ok(self.repository.refresh_object(&digest).await?
+                || self.repository.has_object(&digest).await?)
         };
         let exists = asked.await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::HasObjectResponse { exists }))

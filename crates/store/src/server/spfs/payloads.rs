@@ -76,9 +76,11 @@ impl wire::payload_service_server::PayloadService for Payloads {
     ) -> Answer<wire::HasPayloadResponse> {
         let looking = async {
             let digest = wanted(request.into_inner().digest.as_ref())?;
-            self.repository.payload_size(&digest).await
+            // Who asks may count on it, and is not going to write it.
+            Ok(self.repository.refresh_payload(&digest).await?
+                || self.repository.payload_size(&digest).await?.is_some())
         };
-        let exists = looking.await.map_err(|error| status(&error))?.is_some();
+        let exists = looking.await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::HasPayloadResponse { exists }))
     }
 

@@ -1,0 +1,269 @@
+//! What lies in a repository's directory and is nobody's: files of writers that were killed, locks
+//! of processes that are gone, renders and their copies of payloads (FORMAT.md sections 4.1 and 4.5)
+//! of what nothing needs.
+//!
+//! Only what has a place in the format is looked at; anything else in the directory is somebody's.
+//! Renders that cannot be looked into, being of other users, are passed over.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use farseek_object::Digest;
+use uuid::Uuid;
+
+use super::file::names_in;
+use super::lock::{self, Standing, TagLock};
+use super::{durable, hold, layout, open_tree};
+use crate::error::{Result, StoreError};
+use crate::upkeep::{Leftover, LeftoverKind, LeftoverOptions};
+
+/// The end of a tag stream that is being rewritten.
+const WORK: &str = ".tag.work";
+
+/// The end of a tag's lock.
+const LOCK: &str = ".tag.lock";
+
+/// A search through one repository.
+struct Search<'a> {
+    options: &'a LeftoverOptions,
+    found: Vec<Leftover>,
+}
+
+/// Everything of the repository `root` that can go.
+pub(super) fn find(root: &Path, options: &LeftoverOptions) -> Result<Vec<Leftover>> {
+    let mut search = Search {
+        options,
+        found: Vec::new(),
+    };
+    for store in [layout::objects(root), layout::payloads(root)] {
+        search.unfinished(&store.join("work"), false)?;
+    }
+    search.tags(&layout::tags(root), 0)?;
+    for path in hold::over(root)? {
+        search.add(LeftoverKind::Lock, path);
+    }
+    let renders = root.join("renders");
+    for user in names_in(&renders)? {
+        if let Err(error) = search.renders(&renders.join(&user)) {
+            tracing::info!("the renders of {user} are passed over: {error}");
+        }
+    }
+    search
+        .found
+        .sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
+    Ok(search.found)
+}
+
+/// Folders of tags are not nested deeper by anybody.
+const MAX_DEPTH: usize = 64;
+
+impl Search<'_> {
+    fn add(&mut self, kind: LeftoverKind, path: PathBuf) {
+        let bytes = match kind {
+            LeftoverKind::Render | LeftoverKind::Proxy => own_bytes(&path),
+            LeftoverKind::Lock => 0,
+            LeftoverKind::Unfinished => hold::size(&path),
+        };
+        self.found.push(Leftover { kind, path, bytes });
+    }
+
+    fn is_old(&self, metadata: &Metadata) -> bool {
+        let modified = metadata.modified();
+        modified.is_ok_and(|modified| modified < self.options.limit)
+    }
+
+    /// Files, or directories, of a directory of unfinished things.
+    fn unfinished(&mut self, work: &Path, directories: bool) -> Result<()> {
+        for name in names_in(work)? {
+            let path = work.join(&name);
+            // Ours and SPFS's are named so; what else is there is not looked at.
+            let is_name = Uuid::try_parse(&name).is_ok();
+            let Some(metadata) = look(&path)?.filter(|_| is_name) else {
+                continue;
+            };
+            let is_kind = metadata.is_file() || (directories && metadata.is_dir());
+            if is_kind && self.is_old(&metadata) {
+                self.add(LeftoverKind::Unfinished, path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites of tags that were broken off, and locks of who is gone.
+    fn tags(&mut self, folder: &Path, depth: usize) -> Result<()> {
+        for name in names_in(folder)? {
+            let path = folder.join(&name);
+            let Some(metadata) = look(&path)? else {
+                continue;
+            };
+            if metadata.is_dir() && depth < MAX_DEPTH {
+                self.tags(&path, depth + 1)?;
+            }
+            if !metadata.is_file() || !self.is_old(&metadata) {
+                continue;
+            }
+            if name.ends_with(LOCK) && is_left_behind(&path)? {
+                self.add(LeftoverKind::Lock, path);
+            } else if let Some(tag) = name.strip_suffix(WORK) {
+                let lock = folder.join(format!("{tag}{LOCK}"));
+                // Whoever holds the lock is about to rename it.
+                if look(&lock)?.is_none() || is_left_behind(&lock)? {
+                    self.add(LeftoverKind::Unfinished, path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn renders(&mut self, user: &Path) -> Result<()> {
+        self.unfinished(&user.join("work"), true)?;
+        self.unfinished(&user.join("proxy/work"), true)?;
+        for (digest, path, metadata) in sharded(user)? {
+            if !(self.options.keeps)(&digest) && self.is_old(&metadata) {
+                self.add(LeftoverKind::Render, path);
+            }
+        }
+        for (digest, path, metadata) in sharded(&user.join("proxy"))? {
+            let is_kept = (self.options.keeps)(&digest);
+            let stays = is_kept && (self.options.keep_proxies_with_no_links || is_linked(&path)?);
+            if !stays && self.is_old(&metadata) {
+                self.add(LeftoverKind::Proxy, path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directories named by digests below `root`.
+fn sharded(root: &Path) -> Result<Vec<(Digest, PathBuf, Metadata)>> {
+    let mut found = Vec::new();
+    for shard in names_in(root)?.iter().filter(|name| name.len() == 2) {
+        for name in names_in(&root.join(shard))? {
+            let path = root.join(shard).join(&name);
+            let digest = format!("{shard}{name}").parse::<Digest>();
+            if let (Ok(digest), Some(metadata)) = (digest, look(&path)?)
+                && metadata.is_dir()
+            {
+                found.push((digest, path, metadata));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a render has one of the copies in `proxy`: it has more names than its own and the
+/// payload's, which it may be a name of.
+fn is_linked(proxy: &Path) -> Result<bool> {
+    for name in names_in(proxy)? {
+        let Some(metadata) = look(&proxy.join(name))? else {
+            continue;
+        };
+        // Of one that is the payload itself, two names are there without any render. Which it is
+        // cannot be seen from here, so a copy with one render more may stay: the cautious side.
+        if metadata.nlink() > 1 && !is_payload_alone(proxy, &metadata)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a copy is a name of its payload, and has no third.
+fn is_payload_alone(proxy: &Path, copy: &Metadata) -> Result<bool> {
+    // <root>/renders/<user>/proxy/<AA>/<rest>
+    let mut names = proxy.iter().rev();
+    let (rest, shard) = (names.next(), names.next());
+    let root = proxy.ancestors().nth(5);
+    let (Some(rest), Some(shard), Some(root)) = (rest, shard, root) else {
+        return Ok(false);
+    };
+    let payload = look(&layout::payloads(root).join(shard).join(rest))?;
+    Ok(payload.is_some_and(|payload| {
+        (payload.dev(), payload.ino()) == (copy.dev(), copy.ino()) && copy.nlink() == 2
+    }))
+}
+
+fn is_left_behind(lock: &Path) -> Result<bool> {
+    Ok(lock::judge(lock)?.is_some_and(|(standing, _)| standing == Standing::LeftBehind))
+}
+
+fn look(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        metadata => metadata.map(Some).map_err(StoreError::io("look at", path)),
+    }
+}
+
+/// Bytes of the files below `path` that have no other name.
+fn own_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => own_bytes(&entry.path()),
+        Ok(metadata) if metadata.nlink() == 1 => metadata.len(),
+        _ => 0,
+    };
+    entries.flatten().map(bytes).fold(0, u64::saturating_add)
+}
+
+/// Removes a leftover, unless somebody has been at it since `limit`. Returns whether it has.
+pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
+    let path = &leftover.path;
+    if leftover.kind != LeftoverKind::Lock && !is_old(path, limit)? {
+        return Ok(false);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match leftover.kind {
+        // No two holds have one name: what was judged is what is there.
+        LeftoverKind::Lock if hold::is_hold(path) => remove_file(path),
+        LeftoverKind::Lock => lock::remove_stale(path),
+        LeftoverKind::Unfinished => match name.strip_suffix(WORK) {
+            Some(tag) => remove_rewrite(path, &path.with_file_name(format!("{tag}{LOCK}"))),
+            None if path.is_dir() && !path.is_symlink() => open_tree::remove(path),
+            None => remove_file(path),
+        },
+        LeftoverKind::Render | LeftoverKind::Proxy => remove_made(path),
+    }
+}
+
+/// Removes a rewrite that was broken off, while nobody else can begin one.
+fn remove_rewrite(path: &Path, lock: &Path) -> Result<bool> {
+    match TagLock::acquire(lock, Duration::ZERO) {
+        Ok(_lock) => remove_file(path),
+        Err(StoreError::Locked { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a render, or the copies of a payload, out of its place, and then apart.
+fn remove_made(path: &Path) -> Result<bool> {
+    let store = path
+        .ancestors()
+        .nth(2)
+        .expect("it is in a shard of a store");
+    let work = store.join("work");
+    durable::make_dirs(&work).map_err(StoreError::io("create", &work))?;
+    let aside = work.join(Uuid::new_v4().to_string());
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("remove", path)(error)),
+        Ok(()) => open_tree::remove(&aside),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        removed => removed
+            .map(|()| true)
+            .map_err(StoreError::io("remove", path)),
+    }
+}
+
+fn is_old(path: &Path, limit: SystemTime) -> Result<bool> {
+    let modified = look(path)?.and_then(|metadata| metadata.modified().ok());
+    Ok(modified.is_some_and(|modified| modified < limit))
+}

@@ -1,0 +1,138 @@
+//! What a clean asks of a repository that is at hand, beyond what every repository can do.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use farseek_object::{Digest, ObjectKind};
+
+use crate::error::Result;
+
+/// Keeps what is written to a repository, while it is there, from being cleaned before something
+/// refers to it. Whoever writes more than one thing takes it first and drops it when the tag is
+/// there: see [`Repository::hold`](crate::Repository::hold).
+#[derive(Default)]
+pub struct Hold {
+    _guard: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Hold {
+    /// A hold that ends when `guard` is dropped.
+    pub(crate) fn of(guard: impl Any + Send + Sync) -> Self {
+        Self {
+            _guard: Some(Box::new(guard)),
+        }
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+/// Objects or payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Objects.
+    Objects,
+    /// Payloads.
+    Payloads,
+}
+
+/// What can be told of an object or a payload without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// When it was last written, or found by who was about to write it.
+    pub written: SystemTime,
+    /// Bytes of it as it is stored.
+    pub bytes: u64,
+    /// What its header says an object is; `None` where it says nothing, and for payloads.
+    pub kind: Option<ObjectKind>,
+}
+
+/// What a leftover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftoverKind {
+    /// What somebody was writing who was killed.
+    Unfinished,
+    /// A lock of a process that is gone.
+    Lock,
+    /// A directory that was made from a manifest that nothing needs any more.
+    Render,
+    /// Copies of a payload for renders: that nothing needs, or that no render has.
+    Proxy,
+}
+
+/// Something in a repository's directory that is neither object, nor payload, nor tag, and that
+/// nobody needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// What it is.
+    pub kind: LeftoverKind,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes that it alone takes.
+    pub bytes: u64,
+}
+
+/// Which leftovers are looked for.
+#[derive(Clone)]
+pub struct LeftoverOptions {
+    /// Only what is older.
+    pub limit: SystemTime,
+    /// What is made from one of these stays.
+    pub keeps: Arc<dyn Fn(&Digest) -> bool + Send + Sync>,
+    /// Whether copies of payloads stay that no render has, where the payload is needed.
+    pub keep_proxies_with_no_links: bool,
+}
+
+impl fmt::Debug for LeftoverOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeftoverOptions")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A repository whose keeper we are.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// A moment such that nothing is written before it from now on, and that is before whatever
+    /// those have written who [hold](crate::Repository::hold) the repository now; by the clock that
+    /// ages are told by.
+    async fn horizon(&self) -> Result<SystemTime>;
+
+    /// What is known of each of `digests`; `None` for what is not there.
+    async fn facts(&self, shelf: Shelf, digests: Vec<Digest>) -> Result<Vec<Option<Facts>>>;
+
+    /// Objects that another cleaner is judging, or was killed over: listings may lack them.
+    async fn aside(&self) -> Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
+
+    /// When an object was last put aside or taken back, if ever.
+    async fn aside_changed(&self) -> Result<Option<SystemTime>> {
+        Ok(None)
+    }
+
+    /// Puts back what is [aside](Self::aside), payloads as well.
+    async fn restore(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What else nobody needs.
+    async fn leftovers(&self, options: LeftoverOptions) -> Result<Vec<Leftover>> {
+        let _ = options;
+        Ok(Vec::new())
+    }
+
+    /// Removes one of them. Returns whether it has: what somebody has been at since `limit` stays.
+    async fn remove_leftover(&self, leftover: &Leftover, limit: SystemTime) -> Result<bool> {
+        let _ = (leftover, limit);
+        Ok(false)
+    }
+}
