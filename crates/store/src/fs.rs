@@ -326,15 +326,6 @@ impl Repository for FsRepository {
             .await
     }
 
-    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
-        Some(Arc::new(Self {
-            location: self.location.clone(),
-            objects: Arc::clone(&self.objects),
-            payloads: Arc::clone(&self.payloads),
-            tags: Arc::new(self.tags.in_namespace(namespace)?),
-        }))
-    }
-
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
         let tag = tag.clone();
         self.with_tags(move |tags| tags.remove(&tag)).await

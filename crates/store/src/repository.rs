@@ -258,12 +258,6 @@ pub trait Repository: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The same repository with the tags of a namespace, where that can be shown.
-    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
-        let _ = namespace;
-        None
-    }
-
     /// Removes a tag with its whole history.
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()>;
 

@@ -220,7 +220,10 @@ impl Repair {
     /// Puts the source's history of a tag, and what can still be read of its own, in the place of
     /// one that cannot be read, which a repository on disk keeps beside it.
     async fn tag(&self, namespace: Option<&TagNamespace>, name: &TagName) -> Result<()> {
-        let (from, to) = (view(&self.from, namespace)?, view(&self.to, namespace)?);
+        let (from, to) = (
+            view(&self.from, namespace).await?,
+            view(&self.to, namespace).await?,
+        );
         let stream = from.read_tag(name).await?;
         let mut history = TagStream::default();
         let mut failed = None;
@@ -245,17 +248,12 @@ impl Repair {
 }
 
 /// A repository with the tags of a namespace.
-fn view(
+async fn view(
     repository: &Arc<dyn Repository>,
     namespace: Option<&TagNamespace>,
 ) -> Result<Arc<dyn Repository>> {
-    let Some(namespace) = namespace else {
-        return Ok(repository.clone());
-    };
-    repository
-        .in_namespace(namespace)
-        .ok_or_else(|| StoreError::Unsupported {
-            operation: "show the tags of another namespace",
-            location: repository.location().to_owned(),
-        })
+    match namespace {
+        None => Ok(repository.clone()),
+        Some(_) => repository.in_namespace(namespace).await,
+    }
 }

@@ -94,12 +94,15 @@ impl Survey {
         };
         let mut roots = self.streams(None, &repository, names).await?;
         for entry in repository.list_tags("").await? {
-            if let TagEntry::Namespace(namespace) = entry
-                && let Some(view) = repository.in_namespace(&namespace)
-            {
-                let names = view.walk_tags("").await?;
-                roots.extend(self.streams(Some(&namespace), &view, names).await?);
-            }
+            let TagEntry::Namespace(namespace) = entry else {
+                continue;
+            };
+            let view = match repository.in_namespace(Some(&namespace)).await {
+                Err(StoreError::Unsupported { .. }) => continue,
+                view => view?,
+            };
+            let names = view.walk_tags("").await?;
+            roots.extend(self.streams(Some(&namespace), &view, names).await?);
         }
         Ok(roots)
     }
@@ -302,10 +305,9 @@ impl Survey {
     async fn tag_again(&mut self, subject: &Subject, roots: &mut Vec<Root>) -> Result<Vec<Digest>> {
         let (namespace, name) = subject.as_tag().expect("the subject is a tag");
         let view = match namespace {
-            None => Some(self.repository.clone()),
-            Some(namespace) => self.repository.in_namespace(namespace),
+            None => self.repository.clone(),
+            Some(_) => self.repository.in_namespace(namespace).await?,
         };
-        let view = view.expect("the tag was seen in it before");
         let damage = match Read::of(view.read_tag(name).await)? {
             Read::Whole(stream) => {
                 let versions = versions(namespace, name, &stream);

@@ -58,16 +58,6 @@ impl TagStore {
         }
     }
 
-    /// The tags of a namespace of the same repository; a namespace has none in it.
-    pub(super) fn in_namespace(&self, namespace: &TagNamespace) -> Option<Self> {
-        (!self.is_namespace).then(|| Self {
-            root: self.root.join(format!("{namespace}{NAMESPACE}")),
-            is_namespace: true,
-            lock_timeout: self.lock_timeout,
-            location: self.location.clone(),
-        })
-    }
-
     /// The history of a tag.
     pub(super) fn read(&self, name: &TagName) -> Result<TagStream> {
         self.find(name)?.ok_or_else(|| self.unknown(name))

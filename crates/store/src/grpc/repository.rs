@@ -290,6 +290,7 @@ impl Repository for GrpcRepository {
         Ok(Arc::new(Self {
             calls: Calls::new(self.calls.address().clone(), options),
             payloads: Payloads::default(),
+            many: Known::default(),
             warned: AtomicBool::new(false),
         }))
     }
@@ -489,23 +490,6 @@ impl Repository for GrpcRepository {
         }
         // Where it is gone already, somebody removed it, which is their right.
         Ok(self.stored(&tag).await?.unwrap_or(tag))
-    }
-
-    fn in_namespace(&self, namespace: &TagNamespace) -> Option<Arc<dyn Repository>> {
-        let options = self.calls.options();
-        if options.namespace.is_some() {
-            return None;
-        }
-        let options = GrpcOptions {
-            namespace: Some(namespace.clone()),
-            ..options.clone()
-        };
-        Some(Arc::new(Self {
-            calls: Calls::new(self.calls.address().clone(), options),
-            payloads: Payloads::default(),
-            many: Known::default(),
-            warned: AtomicBool::new(false),
-        }))
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
