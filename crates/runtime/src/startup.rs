@@ -191,7 +191,8 @@ mod tests {
         for value in NASTY {
             let preserved = [("KEPT".to_owned(), value.to_owned())];
             let file = directory.path().join("startup.sh");
-            fs::write(&file, startup_file(directory.path(), &preserved)).unwrap();
+            let scripts = directory.path().join("none");
+            fs::write(&file, startup_file(&scripts, &preserved)).unwrap();
             let script = ". \"$0\"; printf '%s\\0' \"$KEPT\"";
             let words = Words::new("bash", ["-c".as_ref(), script.as_ref(), file.as_os_str()]);
             assert_eq!(printed(&words), [value]);

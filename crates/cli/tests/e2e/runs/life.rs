@@ -161,14 +161,14 @@ fn a_host_that_is_killed_is_put_right_by_prune() {
 fn all_that_are_killed_at_once_are_put_right_by_the_next() {
     as_both("all_that_are_killed_at_once", |site| {
         let (mut child, record, host) = running(site);
-        let other = site.start(&["sleep", "1000"]);
-        wait_until("there are two", PROMPT, || site.records().len() == 2);
         kill(host, Signal::SIGKILL).unwrap();
         child.signal(Signal::SIGKILL).unwrap();
         child.wait_within(PROMPT).unwrap();
         wait_for_end(host);
         let name = record["name"].as_str().unwrap().to_owned();
-        assert!(site.records().contains(&name));
+        assert_eq!(site.records(), [name.as_str()]);
+        assert_eq!(site.directories(), [name.as_str()]);
+        let other = site.start(&["sleep", "1000"]);
         let mut next = site.start(&["sleep", "1000"]);
         wait_until("what was left is gone", PROMPT, || {
             !site.records().contains(&name) && !site.directories().contains(&name)
