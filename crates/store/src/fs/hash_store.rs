@@ -157,8 +157,15 @@ impl HashStore {
     fn place(&self, digest: &Digest, temp: &mut Temp) -> Result<Vec<PathBuf>> {
         let path = self.path(digest);
         let shard = path.parent().expect("a file is in a shard");
-        let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
-        temp.place(&path)?;
+        // Nearly always the shard is there: that is found out by using it.
+        let made = match temp.place(&path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
+                temp.place(&path)?;
+                made
+            }
+            placed => placed.map(|()| false)?,
+        };
         let mut changed = vec![shard.to_path_buf()];
         changed.extend(made.then(|| self.root.clone()));
         Ok(changed)
