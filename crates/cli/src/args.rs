@@ -1,6 +1,6 @@
 //! The command line as a whole. Each command's own arguments stand beside the command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -8,7 +8,7 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, clean, commit, completions, config, demo, diff, edit, info, init, join,
-    layers, log, ls, ls_tags, mount, platforms, pull, push, reset, run, runtime, search, serve,
+    layers, log, ls, ls_tags, mount, pull, push, reset, run, runtime, search, serve,
     server, shell, stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
@@ -113,9 +113,9 @@ pub(crate) enum Command {
     /// Describe what references name
     Info(info::InfoArgs),
     /// List the layers that are stored
-    Layers(layers::LayersArgs),
+    Layers(layers::KindArgs),
     /// List the platforms that are stored
-    Platforms(platforms::PlatformsArgs),
+    Platforms(layers::KindArgs),
     /// List a directory of an environment, without mounting it
     #[command(visible_aliases = ["list", "list-dir"])]
     Ls(ls::LsArgs),
@@ -174,8 +174,18 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The directory that is put in front of `origin`.
+    pub(crate) fn wrap_origin(&self) -> Option<&Path> {
+        let wrapped = match self {
+            Self::Push(args) => &args.transfer.wrap_origin,
+            Self::Pull(args) => &args.transfer.wrap_origin,
+            _ => &self.repository()?.wrap_origin,
+        };
+        wrapped.as_deref()
+    }
+
     /// Which repository it works on, where that is one that can be said.
-    pub(crate) fn repository(&self) -> Option<&RepositoryArgs> {
+    fn repository(&self) -> Option<&RepositoryArgs> {
         match self {
             Self::Commit(args) => Some(&args.repository),
             Self::Tag(args) => Some(&args.repository),

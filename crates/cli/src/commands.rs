@@ -18,7 +18,6 @@ pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod ls_tags;
 pub(crate) mod mount;
-pub(crate) mod platforms;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod reset;
@@ -37,6 +36,7 @@ pub(crate) mod warm;
 pub(crate) mod write;
 
 use anyhow::Result;
+use farseek_object::ObjectKind;
 
 use crate::app::App;
 use crate::args::Command;
@@ -70,8 +70,8 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Search(args) => search::run(args, app).await,
         Command::Log(args) => log::run(args, app).await,
         Command::Info(args) => info::run(args, app).await,
-        Command::Layers(args) => layers::run(args, app).await,
-        Command::Platforms(args) => platforms::run(args, app).await,
+        Command::Layers(args) => layers::run(ObjectKind::Layer, args, app).await,
+        Command::Platforms(args) => layers::run(ObjectKind::Platform, args, app).await,
         Command::Ls(args) => ls::run(args, app).await,
         Command::Cat(args) => cat::run(args, app).await,
         Command::Push(args) => push::run(args, app).await,

@@ -1,12 +1,13 @@
 //! The standard output: the one place that prints.
 //!
 //! Results go to the standard output, everything else to the standard error. A reader that goes
-//! away (`farseek ls x | head`) ends the command quietly. Names may hold anything: what a terminal
-//! would obey is shown to it escaped, and goes into pipes and files as it is.
+//! away (`farseek ls x | head`) ends the command quietly. Names may hold anything: in lines for
+//! people control characters are escaped, so that a terminal obeys none and a line is a line; JSON
+//! has them exactly.
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -16,7 +17,6 @@ use crate::exit::OutputClosed;
 /// Buffered standard output. What was written appears when it is [finished](Self::finish).
 pub(crate) struct Output {
     stdout: BufWriter<StdoutLock<'static>>,
-    is_terminal: bool,
 }
 
 impl Output {
@@ -24,17 +24,13 @@ impl Output {
     pub(crate) fn stdout() -> Self {
         Self {
             stdout: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
-            is_terminal: io::stdout().is_terminal(),
         }
     }
 
-    /// Writes one line.
+    /// Writes one line, whatever is in the names it holds.
     pub(crate) fn line(&mut self, line: impl Display) -> Result<()> {
-        if self.is_terminal {
-            let line = line.to_string();
-            return writeln!(self.stdout, "{}", harmless(&line)).or_else(told);
-        }
-        writeln!(self.stdout, "{line}").or_else(told)
+        let line = line.to_string();
+        writeln!(self.stdout, "{}", harmless(&line)).or_else(told)
     }
 
     /// Writes bytes as they are.

@@ -24,11 +24,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Version | Command::Completions(_) => Config::default_for(&environment),
         _ => Config::load(&environment).map_err(as_usage)?,
     };
-    if let Some(path) = cli
-        .command
-        .repository()
-        .and_then(|r| r.wrap_origin.as_deref())
-    {
+    if let Some(path) = cli.command.wrap_origin() {
         config.wrap_origin(path)?;
     }
     if let Some(file) = cli.log.log_file {

@@ -1,5 +1,6 @@
 //! What `push` and `pull` have in common: what is copied, how, and what is said of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ pub(crate) struct TransferArgs {
     #[arg(long, value_name = "N", default_value_t = CopyOptions::default().manifests,
         value_parser = at_least_one)]
     max_concurrent_manifests: usize,
+    /// Put the repository in this directory, made if need be, in front of the remote `origin`: what
+    /// is pulled from there is read from it first, and what is pushed there is written to it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) wrap_origin: Option<PathBuf>,
     /// Whether to show how far it is
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Shown::Bars)]
     progress: Shown,

@@ -1,4 +1,4 @@
-//! `farseek layers`.
+//! `farseek layers` and `farseek platforms`.
 
 use anyhow::Result;
 use clap::Args;
@@ -11,20 +11,20 @@ use crate::stored::{self, StoredArgs};
 const EXAMPLES: &str = "\
 Examples:
   farseek layers --tags
-  farseek layers --short --remote tar:/srv/packed.tar
-  farseek layers --tags --json";
+  farseek platforms --short --remote tar:/srv/packed.tar
+  farseek platforms --tags --json";
 
-/// `farseek layers`.
+/// `farseek layers` and `farseek platforms`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct LayersArgs {
+pub(crate) struct KindArgs {
     #[command(flatten)]
     shown: StoredArgs,
     #[command(flatten)]
     pub(crate) repository: RepositoryArgs,
 }
 
-/// One line a layer.
-pub(crate) async fn run(args: LayersArgs, app: &mut App) -> Result<()> {
-    stored::list(ObjectKind::Layer, &args.shown, &args.repository, app).await
+/// One line an object of the kind.
+pub(crate) async fn run(kind: ObjectKind, args: KindArgs, app: &mut App) -> Result<()> {
+    stored::list(kind, &args.shown, &args.repository, app).await
 }

@@ -30,7 +30,7 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "NAME|URL|PATH")]
     to: Option<String>,
     #[command(flatten)]
-    transfer: TransferArgs,
+    pub(crate) transfer: TransferArgs,
 }
 
 /// Copies from a remote to the local repository, which is made where it is not there yet.

@@ -30,7 +30,7 @@ pub(crate) struct PushArgs {
     )]
     to: Option<String>,
     #[command(flatten)]
-    transfer: TransferArgs,
+    pub(crate) transfer: TransferArgs,
 }
 
 /// Copies from the local repository to a remote.

@@ -38,6 +38,26 @@ fn place_with_history() -> Place {
 }
 
 #[test]
+fn a_line_is_a_line_whatever_names_hold() {
+    let place = Place::make();
+    place.write("tree/two\nlines \u{1b}[31m", "x");
+    commit(&place, &["tree", "-t", "one"]);
+    place.write("tree/three", "x");
+    commit(&place, &["tree", "-t", "two"]);
+    let named = r"two\nlines \x1b[31m";
+    assert_eq!(place.ok(&["ls", "one"]), format!("{named}\n"));
+    assert_eq!(place.ok(&["diff", "two", "one"]), "- /three\n");
+    let all = place.ok(&["diff", "two", "one", "--all"]);
+    assert!(
+        all.lines().any(|line| line == format!("= /{named}")),
+        "{all}"
+    );
+    // For scripts it is what it is.
+    let told = json(&place, &["ls", "one", "--json"]);
+    assert_eq!(told[0]["path"], "two\nlines \u{1b}[31m");
+}
+
+#[test]
 fn what_differs_between_two_versions() {
     let place = place_with_history();
     assert_snapshot!(place.ok(&["diff", "tools/x~1", "tools/x"]), @r"
@@ -370,6 +390,20 @@ fn origin_is_wrapped_for_one_command() {
     assert_eq!(place.ok(&["tags", "-r", "./near"]), "tagged\n");
     assert_eq!(place.ok(&["tags", "-r", "origin"]), "far\n");
     assert_eq!(place.ok(&[&["tags"][..], &wrap].concat()), "far\ntagged\n");
+    // A pull reads what is near as well, a push goes there.
+    let wrap = ["--wrap-origin", "near"];
+    place.ok(&[&["pull", "far", "tagged"][..], &wrap].concat());
+    assert_eq!(place.ok(&["cat", "tagged", "new"]), "new");
+    place.ok(&["tag", "far", "mine"]);
+    place.ok(&[&["push", "mine"][..], &wrap].concat());
+    assert_eq!(place.ok(&["tags", "-r", "./near"]), "mine\ntagged\n");
+    assert_eq!(place.ok(&["tags", "-r", "origin"]), "far\n");
+    // What origin has is not copied: together they have all of it.
+    let through = ["-r", "origin", "--wrap-origin", "near"];
+    assert_eq!(
+        place.ok(&[&["cat", "mine", "new"][..], &through].concat()),
+        "new"
+    );
 }
 
 #[test]

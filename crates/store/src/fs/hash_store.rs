@@ -160,8 +160,15 @@ impl HashStore {
         // It was written when it was begun, deferred or cached, which may be long ago.
         durable::refresh(temp.path());
         let shard = path.parent().expect("a file is in a shard");
-        let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
-        temp.place(&path)?;
+        // Nearly always the shard is there: that is found out by using it.
+        let made = match temp.place(&path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                let made = durable::make_dir(shard).map_err(StoreError::io("create", shard))?;
+                temp.place(&path)?;
+                made
+            }
+            placed => placed.map(|()| false)?,
+        };
         let mut changed = vec![shard.to_path_buf()];
         changed.extend(made.then(|| self.root.clone()));
         Ok(changed)

@@ -35,7 +35,7 @@ pub(super) fn tags(root: &Path) -> PathBuf {
 /// Checks that a repository is at `path` and returns its canonical path.
 pub(super) fn open(path: &Path) -> Result<PathBuf> {
     let root = fs::canonicalize(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => invalid(path, "there is nothing there"),
+        ErrorKind::NotFound => invalid(path, nothing_there(path)),
         _ => StoreError::Io {
             action: "open",
             path: path.into(),
@@ -133,6 +133,17 @@ fn is_dir(path: &Path) -> Result<bool> {
             path: path.into(),
             source,
         }),
+    }
+}
+
+/// A path may hold a question mark, so what follows one is parameters only where it is known.
+fn nothing_there(path: &Path) -> &'static str {
+    match path.as_os_str().as_encoded_bytes().contains(&b'?') {
+        true => {
+            "there is nothing there (after a plain path only the parameters create, lazy, \
+             tag_namespace and when are known; anything else counts as part of the path)"
+        }
+        false => "there is nothing there",
     }
 }
 

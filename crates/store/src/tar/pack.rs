@@ -79,7 +79,8 @@ pub(super) fn pack(
         .open(&new_path)
         .map_err(StoreError::io("create", &new_path))?;
     let written = write(&file, old, work, changes);
-    written.map_err(StoreError::io("write", &new_path))?;
+    // A person knows the archive, not where the new one is made; and that it takes room is new.
+    written.map_err(StoreError::io("write, beside the old one, a new", path))?;
     if let Some(old) = old {
         let mode = old.file.metadata().map(|metadata| metadata.permissions());
         let kept = mode.and_then(|mode| file.set_permissions(mode));

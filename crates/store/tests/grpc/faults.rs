@@ -257,7 +257,7 @@ async fn a_large_answer_over_a_slow_line_takes_longer_than_the_deadline() {
         .put_object(&large, PutOptions::default())
         .await;
     let digest = put.expect("stored");
-    let line = super::slow::Line::start(&site.server.url(), 64 << 10, Duration::from_millis(60));
+    let line = super::slow::Line::start(&site.server.url(), 64 << 10, Duration::from_millis(110));
     let slow = client(&line.url(), options());
     let start = Instant::now();
     let found = slow.get_object(&digest).await.expect("the object");
