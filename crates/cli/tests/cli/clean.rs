@@ -422,3 +422,46 @@ fn nothing_that_is_needed_goes_while_everything_goes_on() {
     let held = files_below(&repository(place).join("holds"));
     assert_eq!(held, [] as [PathBuf; 0]);
 }
+
+#[test]
+fn a_repository_behind_our_server_is_cleaned_by_its_ages() {
+    let (place, layer) = place_with_garbage();
+    let (mut server, said) = crate::server::start(&place, &["--allow-removal"]);
+    let url = said["grpc"].as_str().unwrap();
+    let other = Place::make();
+    let young = other.ok(&["clean", "--yes", "-r", url]);
+    assert!(
+        young.starts_with("nothing was removed; 3 things stayed"),
+        "{young}"
+    );
+    for path in files_below(&repository(&place).join("objects")) {
+        make_old(&path);
+    }
+    // The protocol tells no ages of payloads, so the one that nobody needs stays, and is said to.
+    let dry = other.ok(&["clean", "--dry-run", "-r", url]);
+    assert!(dry.contains("would remove 3 objects"), "{dry}");
+    assert!(
+        dry.contains("1 payload that no tag leads to must stay"),
+        "{dry}"
+    );
+    let told = other.ok(&["clean", "--yes", "-r", url]);
+    assert!(told.starts_with("removed 3 objects"), "{told}");
+    assert!(!digests(&place, "objects").contains(&layer));
+    other.ok(&["check", "kept", "-r", url]);
+    assert!(server.interrupt().success());
+    assert_eq!(place.ok(&AT_ONCE).lines().count(), 1);
+    assert_eq!(digests(&place, "payloads").len(), 2);
+    let (mut server, said) = crate::server::start(&place, &[]);
+    let url = said["grpc"].as_str().unwrap();
+    let refused = other
+        .farseek(&["clean", "--yes", "-r", url])
+        .output()
+        .unwrap();
+    assert_eq!(
+        refused.status.code(),
+        Some(7),
+        "{}",
+        other.describe(&refused)
+    );
+    assert!(server.interrupt().success());
+}

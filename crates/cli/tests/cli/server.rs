@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::place::{Place, Running};
 
 /// A server of the local repository, and what it has said.
-fn start(place: &Place, arguments: &[&str]) -> (Running, Value) {
+pub(crate) fn start(place: &Place, arguments: &[&str]) -> (Running, Value) {
     let anywhere = ["server", "127.0.0.1:0", "127.0.0.1:0", "--json"];
     let mut child = Command::new(env!("CARGO_BIN_EXE_farseek"))
         .env_clear()
