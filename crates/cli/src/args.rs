@@ -8,8 +8,8 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, clean, commit, completions, config, demo, diff, edit, info, init, join,
-    layers, log, ls, ls_tags, mount, pull, push, reset, run, runtime, search, serve,
-    server, shell, stats, tag, tags, unmount, untag, warm, write,
+    layers, log, ls, ls_tags, mount, pull, push, reset, run, runtime, search, serve, server, shell,
+    stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
 
