@@ -7,12 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use farseek_object::{Age, ObjectKind, TagName};
+use farseek_object::{Age, Digest, ObjectKind, TagName};
 use farseek_runtime::record::{Host, PruneOptions, Runtimes};
 use farseek_store::{
     CleanOptions, CleanPlan, CleanSummary, LeftoverKind, PruneRules, PrunedTag, Repository,
     plan_clean, sweep,
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -384,13 +385,44 @@ fn tell(plan: &CleanPlan, summary: &CleanSummary) -> String {
     format!("{text}; {}", stays(plan))
 }
 
-fn describe(
-    repository: &dyn Repository,
+/// What is printed as JSON: nothing is copied, for a plan may name a million things.
+#[derive(Serialize)]
+struct Report<'a> {
+    repository: &'a str,
+    dry_run: bool,
+    older_than: String,
+    runtimes: &'a [String],
+    tags: Vec<Value>,
+    objects: Vec<Row>,
+    payloads: Vec<Row>,
+    leftovers: Vec<Value>,
+    bytes: u64,
+    kept: u64,
+    young: u64,
+    payloads_of_unknown_age: u64,
+    removed: Option<Value>,
+}
+
+/// An object or a payload.
+#[derive(Serialize)]
+struct Row {
+    #[serde(serialize_with = "as_text")]
+    digest: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    bytes: Option<u64>,
+}
+
+fn as_text<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(digest)
+}
+
+fn describe<'a>(
+    repository: &'a dyn Repository,
     plan: &CleanPlan,
-    ended: &[String],
+    ended: &'a [String],
     done: Option<&CleanSummary>,
-) -> Value {
-    let limit: DateTime<Utc> = plan.limit.into();
+) -> Report<'a> {
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let tag = |pruned: &PrunedTag| {
         json!({
@@ -401,38 +433,44 @@ fn describe(
             "time": time(pruned.tag.time),
         })
     };
-    let objects = plan.objects.iter().map(|object| {
-        let digest = object.digest.to_string();
-        json!({ "digest": digest, "kind": kind(object.kind), "bytes": object.bytes })
+    let objects = plan.objects.iter().map(|object| Row {
+        digest: object.digest,
+        kind: Some(kind(object.kind)),
+        bytes: object.bytes,
     });
-    let payloads = plan
-        .payloads
-        .iter()
-        .map(|payload| json!({ "digest": payload.digest.to_string(), "bytes": payload.bytes }));
+    let payloads = plan.payloads.iter().map(|payload| Row {
+        digest: payload.digest,
+        kind: None,
+        bytes: payload.bytes,
+    });
     let leftovers = plan.leftovers.iter().map(|leftover| {
         let path = leftover.path.display().to_string();
         json!({ "kind": leftover_kind(leftover.kind), "path": path, "bytes": leftover.bytes })
     });
+    Report {
+        repository: repository.location(),
+        dry_run: done.is_none(),
+        older_than: time(plan.limit.into()),
+        runtimes: ended,
+        tags: plan.tags.iter().map(tag).collect(),
+        objects: objects.collect(),
+        payloads: payloads.collect(),
+        leftovers: leftovers.collect(),
+        bytes: plan.bytes(),
+        kept: plan.kept,
+        young: plan.young,
+        payloads_of_unknown_age: plan.ageless,
+        removed: done.map(removed),
+    }
+}
+
+fn removed(done: &CleanSummary) -> Value {
     json!({
-        "repository": repository.location(),
-        "dry_run": done.is_none(),
-        "older_than": time(limit),
-        "runtimes": ended,
-        "tags": plan.tags.iter().map(tag).collect::<Value>(),
-        "objects": objects.collect::<Value>(),
-        "payloads": payloads.collect::<Value>(),
-        "leftovers": leftovers.collect::<Value>(),
-        "bytes": plan.bytes(),
-        "kept": plan.kept,
-        "young": plan.young,
-        "payloads_of_unknown_age": plan.ageless,
-        "removed": done.map(|done| json!({
-            "tags": done.tags,
-            "objects": done.objects,
-            "payloads": done.payloads,
-            "leftovers": done.leftovers,
-            "bytes": done.bytes,
-            "left": done.left,
-        })),
+        "tags": done.tags,
+        "objects": done.objects,
+        "payloads": done.payloads,
+        "leftovers": done.leftovers,
+        "bytes": done.bytes,
+        "left": done.left,
     })
 }

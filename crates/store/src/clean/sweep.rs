@@ -7,7 +7,7 @@ use farseek_object::{Digest, ObjectKind};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::mark::{self, Kept};
-use super::plan::{CleanPlan, DoomedObject, PrunedTag, rank};
+use super::plan::{CleanPlan, DoomedObject, DoomedPayload, PrunedTag, rank};
 use super::roots::{self, World};
 use super::{CleanOptions, CleanSummary, PruneRules};
 use crate::error::{Result, StoreError};
@@ -46,6 +46,9 @@ pub async fn sweep(
     sweep.leftovers().await;
     Ok(sweep.summary)
 }
+
+/// Removals that are prepared at once: each takes some hundred bytes.
+const PREPARED: usize = 4096;
 
 struct Sweep<'a> {
     repository: &'a Arc<dyn Repository>,
@@ -101,7 +104,8 @@ impl Sweep<'_> {
         let together = |a: &DoomedObject, b: &DoomedObject| {
             rank(a.kind) == rank(b.kind) && a.kind != Some(ObjectKind::Platform)
         };
-        for group in plan.objects.chunk_by(together) {
+        let groups = plan.objects.chunk_by(together);
+        for group in groups.flat_map(|group| group.chunks(PREPARED)) {
             let left = self.remove_objects(group).await?;
             self.summary.left += left.len() as u64;
             self.spare(left).await?;
@@ -138,15 +142,23 @@ impl Sweep<'_> {
     }
 
     async fn payloads(&mut self) -> Result<()> {
+        let plan = self.plan;
+        for group in plan.payloads.chunks(PREPARED) {
+            self.remove_payloads(group).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_payloads(&mut self, group: &[DoomedPayload]) -> Result<()> {
         let (repository, limit) = (self.repository, self.plan.limit);
-        let doomed = self.plan.payloads.iter();
+        let doomed = group.iter();
         let doomed = doomed.filter(|payload| !self.spared.contains(&payload.digest));
         let removals = doomed.map(|payload| async move {
             let removal = repository.remove_payload_if_older_than(&payload.digest, limit);
             Ok::<_, StoreError>((payload, removal.await?))
         });
         let removals: Vec<_> = removals.collect();
-        self.summary.left += (self.plan.payloads.len() - removals.len()) as u64;
+        self.summary.left += (group.len() - removals.len()) as u64;
         let mut removals = stream::iter(removals).buffer_unordered(self.options.removals.max(1));
         while let Some((payload, removed)) = removals.try_next().await? {
             if !removed {
