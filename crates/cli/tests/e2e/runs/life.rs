@@ -116,6 +116,10 @@ fn running(site: &Site) -> (ChildGuard, serde_json::Value, Pid) {
     let record = site.record();
     let host = process(&record["status"]["monitor"]);
     assert_eq!(process(&record["status"]["owner"]), child.pid());
+    // The record is complete a moment before the front is told, and becomes the command.
+    let name = format!("/proc/{}/comm", child.pid());
+    let is_command = || std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
+    wait_until("the command runs", PROMPT, is_command);
     (child, record, host)
 }
 
