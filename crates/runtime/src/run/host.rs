@@ -521,6 +521,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kept_directory_leads_nowhere_else() {
+        let base = tempfile::tempdir().unwrap();
+        let (place, foreign) = (base.path().join("kept/name"), base.path().join("foreign"));
+        lock_file(&place).unwrap();
+        lock_file(&place).unwrap();
+        fs::write(&foreign, "theirs").unwrap();
+        let lock = place.join("lock");
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&foreign, &lock).unwrap();
+        assert!(lock_file(&place).is_err());
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "theirs");
+        let link = place.with_file_name("link");
+        std::os::unix::fs::symlink(base.path(), &link).unwrap();
+        assert!(lock_file(&link).is_err());
+        assert!(!base.path().join("lock").exists());
+    }
+
+    #[test]
     fn inherited_descriptors_are_told_from_ours() {
         assert!(survives_exec("pos:\t0\nflags:\t0100002\nmnt_id:\t9\n"));
         assert!(!survives_exec("pos:\t0\nflags:\t02100002\nmnt_id:\t9\n"));
