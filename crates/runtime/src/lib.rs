@@ -17,6 +17,7 @@ mod upper;
 mod overlay;
 mod patience;
 mod place;
+mod private;
 pub mod record;
 pub mod startup;
 pub mod run;

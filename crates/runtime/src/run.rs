@@ -35,4 +35,4 @@ mod host;
 
 pub use control::{Request, ask};
 pub use front::{Entrance, Front, Started, join};
-pub use host::{Host, HostRequest, Hosted};
+pub use host::{Host, HostRequest, Hosted, STARTUP_FILE};

@@ -197,6 +197,7 @@ async fn prune(app: &App, records: &Runtimes, pretend: bool) -> Result<Vec<Strin
     let ours = PruneOptions {
         user: Some(app.config.user.name.clone()),
         pretend,
+        root: Some(app.environment.runtimes_dir()),
         ..PruneOptions::default()
     };
     let all = PruneOptions {

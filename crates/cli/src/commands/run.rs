@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::{EnvItem, EnvSpec};
+use farseek_object::{EnvItem, EnvSpec, TagName};
 use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
@@ -80,7 +80,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["tmpfs_size", "no_edit", "runtime_name"])]
     rerun: Option<String>,
     /// The name of the runtime, which no other may have
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = runtime_name)]
     runtime_name: Option<String>,
     /// Show the environment at this directory
     #[arg(long, value_name = "DIR", default_value = "/spfs")]
@@ -120,6 +120,14 @@ pub(super) fn tmpfs_size(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name of a runtime is a part of a tag's, and names a directory.
+fn runtime_name(text: &str) -> Result<String, String> {
+    match text.parse::<TagName>() {
+        Ok(_) if !text.contains('/') => Ok(text.to_owned()),
+        _ => Err("a name has letters, digits, '-', '_' and '.'".to_owned()),
+    }
+}
+
 /// The part of the process that was started: returns only where something is in the way.
 pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
     let RunArgs {
@@ -144,7 +152,7 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
     };
     let (name, startup_file) = (front.name.clone(), front.startup_file());
     let at = front.enter(&entrance)?;
-    let words = words(command, &at, &startup_file, app)?;
+    let words = words(command, &at, Some(&startup_file), app)?;
     let mut process = process::Command::new(&words.program);
     process.args(&words.arguments).env(VARIABLE, name);
     Err(not_executed(&words, &process.exec()))
@@ -154,7 +162,7 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
 pub(super) fn words(
     command: Vec<OsString>,
     at: &Path,
-    startup_file: &Path,
+    startup_file: Option<&Path>,
     app: &App,
 ) -> Result<Words> {
     let mut command = command.into_iter();
@@ -171,13 +179,16 @@ pub(super) fn words(
 }
 
 /// The user's shell.
-fn interactive(at: &Path, startup_file: &Path, app: &App) -> Result<Words> {
+fn interactive(at: &Path, startup_file: Option<&Path>, app: &App) -> Result<Words> {
     let shell = match app.environment.variable("SHELL") {
         Some(shell) => PathBuf::from(shell),
         None => script_shell(),
     };
     // One that is given a script reads no startup file.
-    if startup::is_bash(&shell) && io::stdin().is_terminal() {
+    if let Some(startup_file) = startup_file
+        && startup::is_bash(&shell)
+        && io::stdin().is_terminal()
+    {
         let names = app.config.environment.variable_names_to_preserve.iter();
         let preserved = names.filter_map(|name| {
             let value = app.environment.variables.get(name)?;
@@ -257,7 +268,10 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
     args.options.reading.overlay(&mut app.config)?;
     let mut signals = Signals::listen()?;
     let background = Background::enter(app.config.log.file.as_deref())?;
-    let sources = args.options.sources.open(app).await?;
+    let opening = host.unless_alone(args.options.sources.open(app));
+    let Some(sources) = signals.unless(opening).await? else {
+        return Ok(());
+    };
     // Without a local repository no file becomes local, and nothing has to be kept.
     let runtimes = match sources.local {
         Some(_) => app.runtimes()?,
@@ -285,9 +299,9 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         command: in_words(&args.command),
         secondary_repositories: Vec::new(),
     };
-    // Given up, it sees that the front has gone and leaves nothing.
-    let opening = host.open(sources.repository, request, background);
-    let Some(mut hosted) = opening.await? else {
+    // Given up, it sees that the front has gone and leaves nothing. A remote may take its time.
+    let opening = async { Ok(host.open(sources.repository, request, background).await?) };
+    let Some(mut hosted) = signals.unless(opening).await? else {
         return Ok(());
     };
     tracing::info!("serving {} as {}", args.reference, hosted.record().name);
@@ -362,6 +376,16 @@ fn in_words(command: &[OsString]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_directory() {
+        for name in ["mine", "a.b-c_9"] {
+            assert_eq!(runtime_name(name).as_deref(), Ok(name));
+        }
+        for name in ["", ".", "..", "a/b", "a b", "a\n"] {
+            assert!(runtime_name(name).is_err(), "{name:?}");
+        }
+    }
 
     #[test]
     fn sizes_are_what_the_kernel_takes() {

@@ -457,6 +457,43 @@ fn a_runtime_of_spfs_goes_when_nobody_on_the_host_is_in_it() {
 }
 
 #[test]
+fn a_namespace_that_has_the_number_of_an_ended_ones_is_not_joined() {
+    let test = "a_namespace_that_has_the_number_of_an_ended_ones_is_not_joined";
+    if !need(test, &[Need::Root, Need::Fuse]) {
+        return;
+    }
+    let (sandbox, layer) = with_environment();
+    let here = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let mount = sandbox.mount(&layer, "mnt", &[]);
+    let mut record = whole_record(&sandbox);
+    mount.unmount();
+    record["config"]["mount_namespace"] = here.to_str().unwrap().into();
+    let joined = |record: &Value| {
+        store(&sandbox, "other", record.clone());
+        let output = sandbox.run(&["join", "other", "--", "echo", "joined"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.stdout == b"joined\n", said)
+    };
+    let (is_in, said) = joined(&record);
+    assert!(!is_in && said.contains("nobody is in"), "{said}");
+    // One that lives, at the same place, is.
+    let me = json!({"pid": std::process::id(), "start": start_of_this_process()});
+    record["farseek"]["holders"] = json!([me]);
+    let (is_in, said) = joined(&record);
+    assert!(is_in, "{said}");
+    record["farseek"]["host"]["boot"] = "another".into();
+    let (is_in, said) = joined(&record);
+    assert!(!is_in && said.contains("nobody is in"), "{said}");
+}
+
+/// When this process was started, as records say it.
+fn start_of_this_process() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(19).unwrap().parse().unwrap()
+}
+
+#[test]
 fn records_are_in_no_namespace_of_tags() {
     if !need("records_are_in_no_namespace_of_tags", &[Need::Fuse]) {
         return;

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use farseek_vfs::fuse::{Detach, MountEntry, read_mountinfo, unmount_path};
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use super::host::Host;
 use super::json::RuntimeRecord;
 use crate::error::{Result, RuntimeError};
 use crate::patience::{PATIENCE, ask};
+use crate::private;
 
 /// What a runtime has left.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,8 +78,14 @@ impl Leftovers {
 /// The directory of a runtime, where it is one that can be its alone.
 fn directory(record: &RuntimeRecord, root: &Path) -> Option<PathBuf> {
     let directory = record.config.runtime_dir.as_deref()?;
-    let is_its_own = !record.name.contains('/') && directory == root.join(&record.name);
-    is_its_own.then(|| directory.to_owned())
+    // Compared with care: `root/..`, `root/.` and `root` are no directories *in* it.
+    let mut parts = Path::new(&record.name).components();
+    let is_one = matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    );
+    let is_its_own = is_one && directory == root.join(&record.name);
+    (is_its_own && private::check(root).is_ok()).then(|| directory.to_owned())
 }
 
 /// Whether the server of a mount is gone. Attributes come from the kernel's memory, dead or alive;

@@ -135,6 +135,8 @@ impl Runtimes {
     /// The repository cannot be written.
     pub async fn save(&self, record: &RuntimeRecord) -> Result<()> {
         let (meta, data) = names(&record.name)?;
+        // Until the tags name it.
+        let _hold = self.repository.hold().await?;
         let (blob, platform) = self.store(record).await?;
         self.push(&data, &platform).await?;
         self.push(&meta, &blob).await
@@ -281,14 +283,21 @@ impl Runtimes {
         };
         let too_long = corrupt("a runtime's record is never so long");
         let wrong = corrupt("it is not the record that it is named");
+        let another = corrupt("it is the record of another runtime");
         let bytes = collect(payload.body, too_long).await?;
         if Digest::of(&bytes) != *blob {
             return Err(wrong.into());
         }
-        serde_json::from_slice(&bytes).map_err(|source| RuntimeError::Record {
+        let read = serde_json::from_slice(&bytes);
+        let record: RuntimeRecord = read.map_err(|source| RuntimeError::Record {
             name: name.to_owned(),
             source,
-        })
+        })?;
+        // What is done to it is done by this name: to another one's directory, or its tags.
+        match record.name == name {
+            true => Ok(record),
+            false => Err(another.into()),
+        }
     }
 }
 

@@ -3,12 +3,11 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::getuid;
-
 use crate::error::{Result, RuntimeError};
+use crate::private;
 
 /// A runtime's directory, removed when this goes.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ impl RuntimeDirectory {
             .mode(0o700)
             .create(base)
             .map_err(failed)?;
-        check_ours(base).map_err(failed)?;
+        private::check(base).map_err(failed)?;
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -43,20 +42,6 @@ impl RuntimeDirectory {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-/// Others could put something else in the place of what we make in a directory of theirs.
-fn check_ours(base: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(base)?;
-    let is_ours =
-        metadata.is_dir() && metadata.uid() == getuid().as_raw() && metadata.mode() & 0o022 == 0;
-    match is_ours {
-        true => Ok(()),
-        false => Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the directory it is to be made in is not this user's alone",
-        )),
     }
 }
 
@@ -81,7 +66,7 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

@@ -2,12 +2,14 @@
 //! See [`run`](super).
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use farseek_object::MergedTree;
@@ -18,6 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task;
 
 use super::control::{Control, Runtime};
@@ -30,10 +33,11 @@ use crate::error::{Result, RuntimeError};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
+use crate::private;
 use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
 
 /// The startup file of an interactive shell, in the runtime's directory.
-pub(super) const STARTUP_FILE: &str = "startup.sh";
+pub const STARTUP_FILE: &str = "startup.sh";
 
 /// How long the host goes on after its runtime to put away what it has fetched.
 const TO_SETTLE: Duration = Duration::from_secs(5);
@@ -83,6 +87,31 @@ impl Host {
         self.link.send(&[FAILED, code.as_bytes()]).ok();
     }
 
+    /// Does `work`, which leaves nothing when it is given up, unless the front goes before: nobody
+    /// waits for the runtime then, and a remote may take its time. `None` in that case.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn unless_alone<T, E: From<RuntimeError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<Option<T>, E> {
+        let (tell, told) = oneshot::channel();
+        let link = Arc::clone(&self.link);
+        // A thread of its own: it may wait for as long as the front does for this process to end.
+        thread::Builder::new()
+            .name("farseek-front".to_owned())
+            .spawn(move || {
+                let gone = link.wait_for_end();
+                gone.map(|()| tell.send(()).ok()).ok()
+            })
+            .map_err(failed)?;
+        tokio::select! {
+            done = work => done.map(Some),
+            Ok(()) = told => Ok(None),
+        }
+    }
+
     /// Resolves an environment, keeps it from being cleaned, and serves it to the front. `None`
     /// where the front has given up meanwhile: then nothing is left.
     ///
@@ -94,8 +123,13 @@ impl Host {
         mut request: HostRequest,
         background: Background,
     ) -> Result<Option<Hosted>> {
-        let environment = repository.resolve_environment(&request.mount.spec).await?;
-        let environment = Arc::new(environment);
+        let resolving = async {
+            let environment = repository.resolve_environment(&request.mount.spec).await;
+            Ok::<_, RuntimeError>(Arc::new(environment?))
+        };
+        let Some(environment) = self.unless_alone(resolving).await? else {
+            return Ok(None);
+        };
         let mut record = self.record(&request)?;
         let upper = request.upper.take();
         request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
@@ -106,6 +140,7 @@ impl Host {
         record.status.stack = environment.stack().iter().rev().copied().collect();
         let merging = environment::merge(Arc::clone(&environment), request.mount.merge);
         let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
+        let reference = reference?;
         drop(environment);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
@@ -222,25 +257,33 @@ pub struct HostRequest {
 const OVERLAY_WITH_FUSE: &str = "OverlayFsWithFuse";
 
 /// Writes the record, if it can be.
+///
+/// # Errors
+/// Another has the name that is asked for: whoever uses the name would mean the other.
 async fn keep(
     request: &HostRequest,
     record: &RuntimeRecord,
     environment: &ResolvedEnvironment,
-) -> Option<Reference> {
-    let runtimes = request.runtimes.clone()?;
+) -> Result<Option<Reference>> {
+    let Some(runtimes) = request.runtimes.clone() else {
+        return Ok(None);
+    };
     let taken = match request.kept {
         None => Reference::take(runtimes, record.clone(), environment).await,
         Some(_) => Reference::take_again(runtimes, record.clone(), environment).await,
     };
     match taken {
-        Ok(reference) => Some(reference),
+        Ok(reference) => Ok(Some(reference)),
+        Err(error @ (RuntimeError::RuntimeExists { .. } | RuntimeError::RuntimeName { .. })) => {
+            Err(error)
+        }
         Err(error) => {
             let why = &error as &dyn std::error::Error;
             tracing::info!(
                 why,
                 "no record is kept of the runtime, so no file becomes local"
             );
-            None
+            Ok(None)
         }
     }
 }
@@ -255,8 +298,7 @@ async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
         path: place.clone(),
         reason: error.to_string(),
     };
-    fs::create_dir_all(place).map_err(|error| refused(&error))?;
-    let mut file = File::create(place.join("lock")).map_err(|error| refused(&error))?;
+    let mut file = lock_file(place).map_err(|error| refused(&error))?;
     let deadline = Instant::now() + TO_TIDY_UP;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -269,6 +311,22 @@ async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The file that claims the upper directory `place`, both of which are made if need be. Others may
+/// write to the repository, and have put something there that leads elsewhere.
+fn lock_file(place: &Path) -> io::Result<File> {
+    if let Some(all) = place.parent() {
+        fs::create_dir_all(all)?;
+    }
+    match DirBuilder::new().mode(0o755).create(place) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => private::check(place)?,
+    }
+    let mut options = File::options();
+    options.create(true).write(true).truncate(false);
+    options.custom_flags(OFlag::O_NOFOLLOW.bits());
+    options.open(place.join("lock"))
 }
 
 /// A runtime on its way.
@@ -307,7 +365,9 @@ impl Opening<'_> {
         self.save().await;
         control.listen(self.runtime.clone()).map_err(failed)?;
         background.leave(b"")?;
-        self.host.link.send(&[SERVING]).map_err(failed)?;
+        // The front may have been killed. Others may be in the runtime by now, for its record is
+        // there; if nobody is, the mount ends with the namespace, and this with the mount.
+        self.host.link.send(&[SERVING]).ok();
         Ok(Some((connected, reader)))
     }
 
@@ -459,6 +519,24 @@ fn failed(source: io::Error) -> RuntimeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_directory_leads_nowhere_else() {
+        let base = tempfile::tempdir().unwrap();
+        let (place, foreign) = (base.path().join("kept/name"), base.path().join("foreign"));
+        lock_file(&place).unwrap();
+        lock_file(&place).unwrap();
+        fs::write(&foreign, "theirs").unwrap();
+        let lock = place.join("lock");
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&foreign, &lock).unwrap();
+        assert!(lock_file(&place).is_err());
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "theirs");
+        let link = place.with_file_name("link");
+        std::os::unix::fs::symlink(base.path(), &link).unwrap();
+        assert!(lock_file(&link).is_err());
+        assert!(!base.path().join("lock").exists());
+    }
 
     #[test]
     fn inherited_descriptors_are_told_from_ours() {

@@ -8,6 +8,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 /// More than any message of ours.
 const MESSAGE_MAX: u32 = 1 << 20;
 
@@ -36,6 +39,17 @@ impl Link {
     /// The socket, for a connection.
     pub(super) fn socket(&self) -> &UnixStream {
         &self.0
+    }
+
+    /// Waits until the other end has gone.
+    pub(super) fn wait_for_end(&self) -> io::Result<()> {
+        loop {
+            let mut ends = [PollFd::new(self.0.as_fd(), PollFlags::POLLHUP)];
+            match poll(&mut ends, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                result => return Ok(result.map(drop)?),
+            }
+        }
     }
 
     /// Sends one message of words without NULs.
@@ -88,6 +102,20 @@ mod tests {
         }
         drop(theirs);
         assert_eq!(ours.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn the_end_is_when_the_other_has_gone() {
+        let (ours, theirs) = Link::pair().unwrap();
+        Link::over(theirs.try_clone().unwrap())
+            .send(&[b"a"])
+            .unwrap();
+        let waiting = std::thread::spawn(move || ours.wait_for_end().map(|()| ours.receive()));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waiting.is_finished(), "a message is no end");
+        drop(theirs);
+        let received = waiting.join().unwrap().unwrap().unwrap();
+        assert_eq!(received.unwrap(), [b"a"]);
     }
 
     #[test]

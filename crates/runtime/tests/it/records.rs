@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use farseek_object::{
-    Annotation, AnnotationValue, Digest, DirectoryBuilder, EntryName, Header, Layer, MergeOptions,
-    NewEntry, Object, Platform, S_IFREG, TagName,
+    Annotation, AnnotationValue, Blob, Digest, DirectoryBuilder, EntryName, Header, Layer,
+    MergeOptions, NewEntry, Object, Platform, S_IFREG, TagName,
 };
 use farseek_reader::ReaderOptions;
 use farseek_runtime::record::{
@@ -19,7 +19,7 @@ use farseek_store::{
     StoreError,
 };
 use farseek_testkit::{Need, need};
-use futures::future;
+use futures::{StreamExt as _, future};
 use tempfile::TempDir;
 
 use crate::fixture::{CONTENT, repository, spec};
@@ -380,6 +380,101 @@ async fn the_directory_of_an_ended_runtime_goes_with_it_and_no_other() {
     assert!(!root.path().join("mine").exists());
     assert!(root.path().join("theirs").exists());
     assert!(outside.path().join("file").exists());
+}
+
+/// Writes a record under a name that is not its own, as anybody can who may write the repository.
+async fn store_as(repository: &Arc<dyn Repository>, name: &str, record: &RuntimeRecord) {
+    let bytes = serde_json::to_vec(record).unwrap();
+    let size = bytes.len() as u64;
+    let body = futures::stream::iter([Ok(bytes.into())]).boxed();
+    let written = repository.put_payload(body, PutOptions::default()).await;
+    let blob = Object::Blob(Blob {
+        header: Header::default(),
+        payload: written.unwrap().0,
+        size,
+    });
+    let blob = repository.put_object(&blob, PutOptions::default()).await;
+    let tag: TagName = format!("spfs/runtimes/meta/{name}").parse().unwrap();
+    let pushed = repository.push_tag(&tag, &blob.unwrap(), "user@host").await;
+    pushed.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_another_name_takes_nothing_away() {
+    let (_directory, local) = local();
+    let runtimes = in_repository(&local);
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("farseek");
+    std::fs::create_dir_all(root.join("alive")).unwrap();
+    let mut alive = record("alive");
+    alive.config.runtime_dir = Some(root.join("alive"));
+    runtimes.create(&alive).await.unwrap();
+    let liars = [
+        ("a", ".."),
+        ("b", "."),
+        ("c", ""),
+        ("d", "alive"),
+        ("e", "x/.."),
+    ];
+    for (name, says) in liars {
+        let mut liar = ended_record(says);
+        liar.config.runtime_dir = Some(root.join(says));
+        store_as(&local, name, &liar).await;
+    }
+    let here = Host::current().unwrap();
+    let options = PruneOptions {
+        root: Some(root.clone()),
+        ..PruneOptions::default()
+    };
+    let pruned = runtimes.prune(&here, &options).await.unwrap();
+    assert_eq!(pruned.removed, [] as [&str; 0]);
+    assert_eq!(pruned.failed.len(), liars.len());
+    // Whoever has the record in hand is not led astray either.
+    for (_, says) in liars.into_iter().filter(|(_, says)| *says != "alive") {
+        let mut liar = ended_record(says);
+        liar.config.runtime_dir = Some(root.join(says));
+        let taken = runtimes.take_leftovers_of(&here, &options, &liar).await;
+        assert!(taken.unwrap(), "{says}");
+    }
+    assert!(root.join("alive").is_dir());
+    assert_eq!(runtimes.load("alive").await.unwrap().name, "alive");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_away_where_others_may_write() {
+    let (_directory, local) = local();
+    let runtimes = in_repository(&local);
+    let root = tempfile::tempdir().unwrap();
+    let mine = root.path().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(root.path(), mode).unwrap();
+    let mut record = ended_record("mine");
+    record.config.runtime_dir = Some(mine.clone());
+    runtimes.create(&record).await.unwrap();
+    let options = PruneOptions {
+        root: Some(root.path().to_owned()),
+        ..PruneOptions::default()
+    };
+    let here = Host::current().unwrap();
+    let pruned = runtimes.prune(&here, &options).await.unwrap();
+    assert_eq!(pruned.removed, ["mine"]);
+    assert!(mine.is_dir());
+}
+
+#[tokio::test]
+async fn who_saves_a_record_holds_the_repository() {
+    let (directory, local) = local();
+    let runtimes = in_repository(&local);
+    let holds = directory.path().join("holds");
+    runtimes.create(&record("a")).await.unwrap();
+    std::fs::remove_dir_all(&holds).ok();
+    runtimes.save(&record("a")).await.unwrap();
+    assert_eq!(
+        std::fs::read_dir(&holds).unwrap().count(),
+        0,
+        "and no longer"
+    );
 }
 
 /// Mounts from a remote with a record in `local`.

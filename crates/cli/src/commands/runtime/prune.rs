@@ -11,10 +11,16 @@ use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit::{self, Code, Failure};
 use crate::output::note;
 
+const EXAMPLES: &str = "\
+Examples:
+  farseek runtime prune                       # those of this user that have ended
+  farseek runtime prune --from-before-boot    # also those that cannot be judged, but are older";
+
 /// `farseek runtime prune`.
 ///
 /// What may still be in use stays: also on another host, which cannot be seen from here.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct PruneArgs {
     /// Also those of other users
     #[arg(long)]

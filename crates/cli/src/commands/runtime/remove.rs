@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use farseek_runtime::record::{
     Host, Listed, PruneOptions, RuntimeRecord, Runtimes, Verdict, remove_tree,
@@ -13,8 +13,14 @@ use crate::app::App;
 use crate::args::RepositoryArgs;
 use crate::exit::{Code, Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  farseek runtime remove 9b45806f-32b6-49c6-8359-a169d78acbc4
+  farseek runtime remove --remove-durable mine     # one that was kept, with its changes";
+
 /// `farseek runtime remove`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct RemoveArgs {
     /// Their names
     #[arg(value_name = "NAME", required = true)]
@@ -58,9 +64,11 @@ async fn remove(args: &RemoveArgs, app: &App, runtimes: &Runtimes, name: &str) -
             return Err(Failure::error(Code::Busy, message));
         }
         if verdict == Verdict::Ended {
-            runtimes
-                .take_leftovers_of(&here, &PruneOptions::default(), record)
-                .await?;
+            let options = PruneOptions {
+                root: Some(app.environment.runtimes_dir()),
+                ..PruneOptions::default()
+            };
+            runtimes.take_leftovers_of(&here, &options, record).await?;
         }
         if record.config.durable && args.repository.remote.is_none() {
             remove_changes(app, &found).await?;
@@ -110,13 +118,13 @@ async fn remove_changes(app: &App, found: &Listed) -> Result<()> {
     if found.name.contains('/') {
         return Ok(());
     }
-    let changes: PathBuf = app
-        .config
-        .storage
-        .root
-        .join("durable_edits")
-        .join(&found.name);
+    let kept = app.config.storage.root.join("durable_edits");
+    let changes: PathBuf = kept.join(&found.name);
     let removing = tokio::task::spawn_blocking(move || {
+        // As would a link that somebody has put there.
+        if kept.is_symlink() {
+            bail!("{} is a link: what it leads to stays", kept.display());
+        }
         remove_tree(&changes).with_context(|| format!("cannot remove {}", changes.display()))
     });
     removing.await.context("removing was given up")?

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use farseek_testkit::mount::PROMPT;
-use farseek_testkit::{ChildGuard, wait_until};
+use farseek_testkit::{ChildGuard, output_within, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -116,6 +116,10 @@ fn running(site: &Site) -> (ChildGuard, serde_json::Value, Pid) {
     let record = site.record();
     let host = process(&record["status"]["monitor"]);
     assert_eq!(process(&record["status"]["owner"]), child.pid());
+    // The record is complete a moment before the front is told, and becomes the command.
+    let name = format!("/proc/{}/comm", child.pid());
+    let is_command = || std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
+    wait_until("the command runs", PROMPT, is_command);
     (child, record, host)
 }
 
@@ -183,6 +187,26 @@ fn all_that_are_killed_at_once_are_put_right_by_the_next() {
 }
 
 #[test]
+fn what_was_killed_goes_with_its_directory_whoever_removes_it() {
+    as_both("what_was_killed_goes_with_its_directory", |site| {
+        for remove in [&["clean", "--yes", "--min-age", "0s"][..], &["rt", "rm"]] {
+            let (mut child, record, host) = running(site);
+            let name = record["name"].as_str().unwrap();
+            kill(host, Signal::SIGKILL).unwrap();
+            child.signal(Signal::SIGKILL).unwrap();
+            child.wait_within(PROMPT).unwrap();
+            wait_for_end(host);
+            assert_eq!(site.directories(), [name]);
+            let named = (remove[0] == "rt").then_some(name);
+            let words: Vec<_> = remove.iter().copied().chain(named).collect();
+            site.succeed(&words);
+            assert_eq!(site.directories(), [] as [&str; 0], "{words:?}");
+            assert_eq!(site.records(), [] as [&str; 0], "{words:?}");
+        }
+    });
+}
+
+#[test]
 fn a_front_that_is_killed_while_it_starts_leaves_nothing() {
     as_both("a_front_that_is_killed_while_it_starts", |site| {
         for wait in 0..12 {
@@ -201,6 +225,17 @@ fn a_name_is_for_one() {
         let words = ["run", TAG, "--runtime-name", "mine", "--", "sleep", "1000"];
         let mut child = ChildGuard::spawn(&mut site.command(&words)).unwrap();
         assert_eq!(site.record()["name"], "mine");
+        for wrong in ["..", "../mine", "a b", ""] {
+            let output = site.run(&["run", TAG, "--runtime-name", wrong, "--", "true"]);
+            assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        }
+        // Nor where its directory would be another.
+        let words = ["run", TAG, "--runtime-name", "mine", "--", "true"];
+        let mut elsewhere = site.command(&words);
+        elsewhere.env("XDG_RUNTIME_DIR", site.make_dir("elsewhere"));
+        let output = output_within(&mut elsewhere, PROMPT).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("mine"), "{said}");
         let output = site.run(&["run", TAG, "--runtime-name", "mine", "--", "true"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains("mine"), "{said}");
