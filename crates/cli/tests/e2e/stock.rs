@@ -131,7 +131,13 @@ fn a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first() {
     let server = StockServer::start(&sandbox.repository());
     // It does not fit in memory, and is kept on a disk, however full that is.
     let url = server.url();
-    let args = ["--no-local", "--remote", &url, "--disk-cache-keep-free", "0"];
+    let args = [
+        "--no-local",
+        "--remote",
+        &url,
+        "--disk-cache-keep-free",
+        "0",
+    ];
     let mount = sandbox.mount(TAG, "mnt", &args);
     let expected = fs::File::open(&path).unwrap();
     let found = fs::File::open(mount.path().join("large.bin")).unwrap();
