@@ -1,8 +1,10 @@
 //! Blocks on their way to the disk: written behind the reads, by one worker, from a bounded queue.
 //!
 //! A read never waits for the disk: when the worker is behind, its block is not written. Only
-//! work that is not a read, such as fetching the rest of a payload, waits for room.
+//! work that is not a read, such as fetching the rest of a payload, waits for room; and a transfer of
+//! which no part can be asked for again, once who waits for a block has it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use crate::queue::{Share, Write};
 use crate::shared::Shared;
 use crate::trust::Block;
 
-/// How long the queue may be full before its disk counts as dead for who waits for room.
+/// How long the queue may be full, and nothing be written, before its disk counts as dead for who
+/// waits for room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long blocks are let gather before the worker is woken: on a machine with few cores that costs
@@ -50,15 +53,19 @@ pub(crate) async fn wait_and_offer(
     let Some(disk) = shared.disk_for(state) else {
         return;
     };
-    let room = shared.unwritten.reserve(block.bytes().len());
-    match timeout(PATIENCE, room).await {
-        Ok(share) => push(shared, state, index, block, share),
-        Err(_) => {
-            shared.counters.writes_dropped.add(1);
-            let disk = Arc::clone(disk);
-            spawn_blocking(move || disk.give_up());
+    let mut room = pin!(shared.unwritten.reserve(block.bytes().len()));
+    loop {
+        let before = disk.stats().written;
+        match timeout(PATIENCE, &mut room).await {
+            Ok(share) => return push(shared, state, index, block, share),
+            // It is slow, and others were before us.
+            Err(_) if disk.stats().written != before => {}
+            Err(_) => break,
         }
     }
+    shared.counters.writes_dropped.add(1);
+    let disk = Arc::clone(disk);
+    spawn_blocking(move || disk.give_up());
 }
 
 fn push(

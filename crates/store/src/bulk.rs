@@ -73,7 +73,8 @@ pub struct BlobState {
 /// All of them: `Unsupported` where the repository cannot do that after all.
 #[async_trait]
 pub trait Bulk: Send + Sync {
-    /// What is there of each blob.
+    /// What is there of each blob. An object that is said to be there is as young as if it had
+    /// been written now: see [`refresh_object`](crate::Repository::refresh_object).
     async fn look_for_blobs(&self, digests: Vec<Digest>) -> Result<Vec<BlobState>>;
 
     /// The blobs with their payloads, which are not checked against their digests; `None` for one

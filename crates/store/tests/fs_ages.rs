@@ -4,13 +4,15 @@
 
 use std::fs::{File, FileTimes};
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use farseek_object::{Blob, Digest, Header, Object};
-use farseek_store::{FsOptions, FsRepository, PutOptions, Repository};
+use farseek_store::{
+    CleanOptions, FsOptions, FsRepository, PutOptions, Repository, plan_clean, sweep,
+};
 use futures::stream::{self, StreamExt};
 use tokio::runtime::Runtime;
 
@@ -127,4 +129,35 @@ fn a_removal_by_age_takes_nothing_from_who_puts_it_again() {
         assert!(written > Some(limit()), "{written:?}");
     }
     assert_eq!(files_in(&root.join("objects/work")), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_goes_after_a_day_unless_somebody_goes_on_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = FsRepository::create(directory.path(), FsOptions::default()).unwrap();
+    let work = directory.path().join("payloads/work");
+    std::fs::create_dir_all(&work).unwrap();
+    let upload = |name: &str| {
+        let path = work.join(name);
+        std::fs::write(&path, b"the beginning").unwrap();
+        path
+    };
+    let of = |what: &[u8]| format!("upload-{}", Digest::of(what));
+    let [old, locked] = [b"old", b"lck"].map(|what| upload(&of(what)));
+    let young = upload(&of(b"young"));
+    let somebodys = upload("upload-of-mine");
+    for path in [&old, &locked, &somebodys] {
+        make_old(path);
+    }
+    let going_on = File::open(&locked).unwrap();
+    going_on.lock().unwrap();
+    let repository: Arc<dyn Repository> = Arc::new(repository);
+    let options = CleanOptions {
+        threshold: Duration::ZERO,
+        ..CleanOptions::default()
+    };
+    let plan = plan_clean(&repository, &options, &()).await.unwrap();
+    sweep(&repository, &plan, &options, &()).await.unwrap();
+    let left = [&old, &locked, &young, &somebodys].map(|path| path.exists());
+    assert_eq!(left, [false, true, true, true]);
 }

@@ -129,7 +129,16 @@ fn a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first() {
     tree::write_random(&path, 300 * MIB, 13).unwrap();
     let sandbox = holding(tree.path());
     let server = StockServer::start(&sandbox.repository());
-    let mount = sandbox.mount(TAG, "mnt", &["--no-local", "--remote", &server.url()]);
+    // It does not fit in memory, and is kept on a disk, however full that is.
+    let url = server.url();
+    let args = [
+        "--no-local",
+        "--remote",
+        &url,
+        "--disk-cache-keep-free",
+        "0",
+    ];
+    let mount = sandbox.mount(TAG, "mnt", &args);
     let expected = fs::File::open(&path).unwrap();
     let found = fs::File::open(mount.path().join("large.bin")).unwrap();
     let mut places = Random::new(13);
@@ -144,6 +153,7 @@ fn a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first() {
         assert!(one == other, "read {n} at {at} differs");
     }
     drop(found);
+    let log = mount.log();
     mount.unmount();
     let sent: Vec<u64> = server
         .requests()
@@ -151,7 +161,7 @@ fn a_large_file_of_a_stock_server_comes_once_though_its_end_is_asked_first() {
         .filter(|request| request.what.starts_with("GET /"))
         .map(|request| request.bytes_sent)
         .collect();
-    assert_eq!(sent, [300 * MIB], "one transfer of the whole");
+    assert_eq!(sent, [300 * MIB], "one transfer of the whole\n{log}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::task::coop::consume_budget;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Failure, Fetch};
+use super::{Failure, Fetch, Purpose};
 use crate::block::{BlockIndex, as_len};
 use crate::error::ReadError;
 use crate::trust::{Block, Provisional};
@@ -164,10 +164,14 @@ impl Fetch {
         };
         let owed = self.claims.contains_key(&index);
         let wanted = owed || self.shared.flights.has(&self.state.key(index));
+        let for_disk = keep == Keep::OnDisk && (!wanted || self.is_written_anyway(owed));
         if wanted || keep == Keep::InMemory {
-            self.keep(index, &block);
-            self.deliver(index, block);
-        } else if keep == Keep::OnDisk {
+            if !for_disk {
+                self.keep(index, &block);
+            }
+            self.deliver(index, block.clone());
+        }
+        if for_disk {
             wait_and_offer(&self.shared, &self.state, index, block).await;
             self.alive = Instant::now();
         }
@@ -203,6 +207,15 @@ impl Fetch {
             return Failure::Final(error);
         }
         Failure::Again(error)
+    }
+
+    /// Whether a block that somebody waits for is written to the disk however long that takes. To
+    /// have one again of a source that knows no ranges, all comes again: there, who waits has it
+    /// first, and the transfer waits for the disk. Of others it is written where there is room; and a
+    /// pass sees to its own.
+    fn is_written_anyway(&self, owed: bool) -> bool {
+        let is_one_of_a_pass = owed && self.purpose == Purpose::Pass;
+        self.lane.is_some() && !is_one_of_a_pass && !self.from_local && !self.layout.is_whole()
     }
 
     /// What to do with bytes of a payload that nobody asked for.

@@ -357,6 +357,31 @@ async fn a_source_without_ranges_is_asked_once_whatever_fits_in_memory() {
 }
 
 #[tokio::test]
+async fn a_source_without_ranges_is_asked_once_though_the_disk_is_behind() {
+    let dir = TempDir::new().unwrap();
+    let source = Source::new(|_, _| Act::Whole);
+    source.add(SIZE);
+    let source = Arc::new(source);
+    let reader = reader(&source, on_disk(dir.path()));
+    let blob = reader.open(digest(SIZE), SIZE);
+    let full = reader.shared().unwritten.try_reserve(usize::MAX).unwrap();
+    // Who asks does not wait for the disk; the transfer does.
+    let read = blob.read_at(0..BLOCK).await.unwrap();
+    assert_eq!(read, pattern(0..BLOCK));
+    drop(full);
+    while reader.stats().bytes_in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    reader.settle().await;
+    assert_eq!(reader.stats().writes_dropped, 0);
+    for _ in 0..2 {
+        read_all(&reader, SIZE).await;
+    }
+    assert_eq!(source.ranges().len(), 1);
+    assert_eq!(reader.stats().bytes_fetched, SIZE);
+}
+
+#[tokio::test]
 async fn a_false_small_payload_on_the_disk_is_fetched_again() {
     let dir = TempDir::new().unwrap();
     let source = good();

@@ -23,10 +23,11 @@ impl Bulk for FsRepository {
         let objects = self.objects.clone();
         let look = move |payloads: &HashStore| {
             let state = |digest: &Digest| {
-                Ok(BlobState {
-                    payload: payloads.size(digest)?,
-                    object: objects.size(digest)?.is_some(),
-                })
+                // In this order: while the object is there, and young, no clean takes the payload
+                // away that was there before.
+                let payload = payloads.size(digest)?;
+                let object = objects.reuse(digest, |_, _| true)?;
+                Ok(BlobState { payload, object })
             };
             digests.iter().map(state).collect()
         };

@@ -140,6 +140,10 @@ pub(super) fn seal(temp: &Temp, file: &File, mode: u32) -> Result<()> {
         .map_err(StoreError::io("set the mode of", temp.path()))
 }
 
+/// What the names of files begin with that hold the beginning of a payload, for who goes on with
+/// it; its digest follows. They lie where payloads are written.
+pub(crate) const UPLOAD_PREFIX: &str = "upload-";
+
 /// Waits until what was written to `file` is on the disk.
 pub(super) fn sync(temp: &Temp, file: &File) -> Result<()> {
     file.sync_all().map_err(StoreError::io("sync", temp.path()))

@@ -5,7 +5,7 @@
 //! Only what has a place in the format is looked at; anything else in the directory is somebody's.
 //! Renders that cannot be looked into, being of other users, are passed over.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use farseek_object::Digest;
 use uuid::Uuid;
 
+use super::durable::UPLOAD_PREFIX;
 use super::file::names_in;
 use super::lock::{self, Standing, TagLock};
 use super::{durable, hold, layout, open_tree};
@@ -25,6 +26,9 @@ const WORK: &str = ".tag.work";
 
 /// The end of a tag's lock.
 const LOCK: &str = ".tag.lock";
+
+/// How long the beginning of a payload is kept, for who may send the rest.
+const UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A search through one repository.
 struct Search<'a> {
@@ -80,12 +84,13 @@ impl Search<'_> {
         for name in names_in(work)? {
             let path = work.join(&name);
             // Ours and SPFS's are named so; what else is there is not looked at.
-            let is_name = Uuid::try_parse(&name).is_ok();
+            let is_name = Uuid::try_parse(&name).is_ok() || is_upload(&name);
             let Some(metadata) = look(&path)?.filter(|_| is_name) else {
                 continue;
             };
             let is_kind = metadata.is_file() || (directories && metadata.is_dir());
-            if is_kind && self.is_old(&metadata) {
+            let is_kept = is_upload(&name) && !is_abandoned(&metadata);
+            if is_kind && !is_kept && self.is_old(&metadata) {
                 self.add(LeftoverKind::Unfinished, path);
             }
         }
@@ -185,6 +190,21 @@ fn is_payload_alone(proxy: &Path, copy: &Metadata) -> Result<bool> {
     }))
 }
 
+/// Whether `name` is that of the beginning of a payload.
+fn is_upload(name: &str) -> bool {
+    let digest = name.strip_prefix(UPLOAD_PREFIX);
+    digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
+}
+
+/// Whether nobody has gone on with the beginning of a payload for long.
+fn is_abandoned(upload: &Metadata) -> bool {
+    let limit = SystemTime::now().checked_sub(UPLOAD_AGE);
+    let modified = upload.modified().ok();
+    modified
+        .zip(limit)
+        .is_some_and(|(modified, limit)| modified < limit)
+}
+
 fn is_left_behind(lock: &Path) -> Result<bool> {
     Ok(lock::judge(lock)?.is_some_and(|(standing, _)| standing == Standing::LeftBehind))
 }
@@ -222,6 +242,7 @@ pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
         LeftoverKind::Lock => lock::remove_stale(path),
         LeftoverKind::Unfinished => match name.strip_suffix(WORK) {
             Some(tag) => remove_rewrite(path, &path.with_file_name(format!("{tag}{LOCK}"))),
+            None if is_upload(&name) => remove_upload(path),
             None if path.is_dir() && !path.is_symlink() => open_tree::remove(path),
             None => remove_file(path),
         },
@@ -235,6 +256,19 @@ fn remove_rewrite(path: &Path, lock: &Path) -> Result<bool> {
         Ok(_lock) => remove_file(path),
         Err(StoreError::Locked { .. }) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Removes the beginning of a payload, unless somebody is going on with it.
+fn remove_upload(path: &Path) -> Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(StoreError::io("open", path))?,
+    };
+    match file.try_lock() {
+        Ok(()) => remove_file(path),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use farseek_object::{Digest, Header, Object};
 use farseek_store::{
-    Access, CopyPolicy, GrpcOptions, GrpcRepository, Repository, Right, SpfsServer,
-    SpfsServerOptions, StoreError,
+    Access, CleanOptions, CopyPolicy, GrpcOptions, GrpcRepository, Repository, Right, SmallPayload,
+    SpfsServer, SpfsServerOptions, StoreError, plan_clean, sweep,
 };
 use farseek_testkit::StockServer;
 
@@ -205,4 +205,65 @@ async fn what_a_server_had_not_published_when_it_ended_is_missed() {
         Some(3)
     );
     drop(server);
+}
+
+/// A clean of whatever is old, at any age, planned while `meanwhile` has not begun.
+async fn clean_around(repository: &Arc<dyn Repository>, meanwhile: impl Future<Output = ()>) {
+    let options = CleanOptions {
+        threshold: Duration::ZERO,
+        ..CleanOptions::default()
+    };
+    // The clock of files ticks some milliseconds at a time.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let plan = plan_clean(repository, &options, &()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    meanwhile.await;
+    sweep(repository, &plan, &options, &()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_there_already_is_kept_from_a_clean_that_is_going_on() {
+    let from = memory();
+    let root = fill_many(&*from).await;
+    for through_a_server in [false, true] {
+        let (_directory, to) = fs();
+        // The same blobs, which nothing refers to.
+        let orphans = fill_many(&*to).await;
+        to.remove_object(&orphans).await.unwrap();
+        let server = serve(to.clone(), "127.0.0.1:0").await;
+        let near = match through_a_server {
+            true => client(&format!("grpc://{}", server.grpc_addr())),
+            false => to.clone(),
+        };
+        let (_source, source) = fs();
+        copy_missing(from.clone(), source.clone(), &root.to_string())
+            .await
+            .unwrap();
+        let copied = async {
+            let summary = copy_missing(source, near, &root.to_string()).await.unwrap();
+            assert_eq!(summary.payloads, 0, "nothing was missing");
+        };
+        clean_around(&to, copied).await;
+        assert_eq!(contents(&*to).await, contents(&*from).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_published_is_kept_from_a_clean() {
+    let (_directory, served) = fs();
+    let server = serve(served.clone(), "127.0.0.1:0").await;
+    let far = client(&format!("grpc://{}", server.grpc_addr()));
+    for text in ["one", "two"] {
+        let small = SmallPayload::new(text.into(), None);
+        let many = far.bulk().unwrap();
+        many.put_small(vec![small]).await.unwrap();
+        clean_around(&served, async {}).await;
+        far.publish().await.unwrap();
+        let size = served.payload_size(&Digest::of(text.as_bytes())).await;
+        assert_eq!(size.unwrap(), Some(3));
+        // What is published is held no more.
+        clean_around(&served, async {}).await;
+        let size = served.payload_size(&Digest::of(text.as_bytes())).await;
+        assert_eq!(size.unwrap(), None);
+    }
 }

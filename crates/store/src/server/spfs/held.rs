@@ -33,7 +33,7 @@ const MAKING: usize = 8;
 
 /// The slowest line that is waited for, in bytes a second: a piece may have to wait until all that
 /// was handed on before it is written.
-const SLOWEST: u64 = 16 << 10;
+pub(super) const SLOWEST: u64 = 16 << 10;
 
 /// How often connections are looked at, at most.
 const TICK_MIN: Duration = Duration::from_millis(10);

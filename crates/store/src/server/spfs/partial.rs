@@ -6,7 +6,8 @@
 //!
 //! Bounded: how many there are, how many bytes, how old. A file is locked while it is written, so
 //! two who send the same payload do not meet: the second one sends it as a whole, elsewhere. A file
-//! that is lost or damaged costs sending it again, and nothing else.
+//! that is lost or damaged costs sending it again, and nothing else: one that nobody has gone on with
+//! for a day goes with the next upload, or the next clean of the repository.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -20,10 +21,7 @@ use bytes::Bytes;
 use farseek_object::{Digest, Hasher};
 
 use crate::error::{Result, StoreError};
-use crate::fs::durable;
-
-/// What the names of the files begin with.
-const PREFIX: &str = "upload-";
+use crate::fs::durable::{self, UPLOAD_PREFIX};
 
 /// Bytes that are read at a time.
 const BATCH: usize = 1 << 20;
@@ -94,7 +92,9 @@ impl Partials {
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.options.directory.join(format!("{PREFIX}{digest}"))
+        self.options
+            .directory
+            .join(format!("{UPLOAD_PREFIX}{digest}"))
     }
 
     /// Where to go on with `digest`; `None` where somebody does already. What is there is hashed,
@@ -195,7 +195,11 @@ impl Partials {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(StoreError::io("list", directory))?;
-            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            if !entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(UPLOAD_PREFIX)
+            {
                 continue;
             }
             // One that is gone meanwhile takes no room.
