@@ -281,7 +281,7 @@ impl DiskTier {
 
     /// Whether all of a payload of `size` bytes may be kept without driving out most else.
     pub(crate) fn has_room_for(&self, size: u64) -> bool {
-        size <= self.options.max_bytes / 2
+        !self.room.is_off() && size <= self.options.max_bytes / 2
     }
 
     /// Whether the disk is asked at all at present.
