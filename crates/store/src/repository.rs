@@ -271,10 +271,10 @@ pub trait Repository: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Has a clean ([`plan_clean`](crate::plan_clean)) leave alone whatever is written or refreshed from now on, for as
-    /// long as the answer is kept: until the tag is there that refers to it. Without that, and
-    /// where a repository cannot do it, it is left alone until it has the age at which a clean
-    /// removes things.
+    /// Has a clean ([`plan_clean`](crate::plan_clean)) leave alone whatever is written or refreshed
+    /// from now on, for as long as the answer is kept: until the tag is there that refers to it.
+    /// Without that, and where a repository cannot do it, it is left alone until it has the age at
+    /// which a clean removes things.
     async fn hold(&self) -> Result<Hold> {
         Ok(Hold::default())
     }
