@@ -171,8 +171,7 @@ impl BlobReader {
     fn may_come_in_parts(&self, range: &Range<u64>) -> bool {
         let (layout, verify) = (&self.state.layout, self.shared.options.verify);
         layout.comes_in_parts()
-            && range.start < range.end
-            && layout.index_of(range.start) == layout.index_of(range.end - 1)
+            && layout.is_in_one_block(range)
             && verify != Verify::Strict
             && !self.state.is_hashed(verify)
     }
@@ -205,9 +204,7 @@ impl BlobReader {
         let (shared, state) = (&self.shared, &self.state);
         let layout = &state.layout;
         let len = range.end - range.start;
-        let is_part = len > 0
-            && len <= layout.block_bytes() / PART_DIVISOR
-            && layout.index_of(range.start) == layout.index_of(range.end - 1);
+        let is_part = len <= layout.block_bytes() / PART_DIVISOR && layout.is_in_one_block(range);
         let whole = layout.is_whole() || state.is_hashed(shared.options.verify);
         shared.disk_of(state).filter(|_| is_part && !whole)
     }

@@ -119,6 +119,11 @@ impl Layout {
         !self.whole && self.block >= PARTS_FROM
     }
 
+    /// Whether `range` holds bytes, all of one block.
+    pub(crate) fn is_in_one_block(&self, range: &Range<u64>) -> bool {
+        range.start < range.end && self.index_of(range.start) == self.index_of(range.end - 1)
+    }
+
     /// The part of `range` that exists; empty ranges are `0..0`.
     pub(crate) fn clamp(&self, range: Range<u64>) -> Range<u64> {
         let end = range.end.min(self.size);

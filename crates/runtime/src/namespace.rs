@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use farseek_vfs::fuse::{is_admin, is_in_first_users};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -20,29 +21,14 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::error::{Result, RuntimeError};
 
-/// The kernel's first namespace of users: its number is fixed (`PROC_USER_INIT_INO`).
-const FIRST_USERS: &str = "user:[4026531837]";
-
-/// The bit of `CAP_SYS_ADMIN` in a mask of capabilities.
-const SYS_ADMIN: u64 = 1 << 21;
-
 /// Whether this process may make mounts without a namespace of users of its own.
 pub fn may_mount() -> bool {
-    fs::read_to_string("/proc/self/status").is_ok_and(|status| has_capability(&status, SYS_ADMIN))
-}
-
-/// Whether the text of a `/proc/<id>/status` shows a capability in effect.
-fn has_capability(status: &str, bit: u64) -> bool {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & bit != 0)
+    is_admin()
 }
 
 /// Whether this process is in another namespace of users than the machine's own.
 pub fn is_of_users() -> bool {
-    fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() != FIRST_USERS)
+    is_in_first_users().is_ok_and(|first| !first)
 }
 
 /// The namespace of mounts of the process `pid` (`self` for this one), as SPFS's records name it:
@@ -144,16 +130,6 @@ pub(crate) fn new_mounts() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn capabilities_in_effect_are_found() {
-        let status = |mask| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{mask}\n");
-        assert!(has_capability(&status("000001ffffffffff"), SYS_ADMIN));
-        assert!(has_capability(&status("0000000000200000"), SYS_ADMIN));
-        assert!(!has_capability(&status("0000000000000000"), SYS_ADMIN));
-        assert!(!has_capability(&status("zz"), SYS_ADMIN));
-        assert!(!has_capability("", SYS_ADMIN));
-    }
 
     #[test]
     fn the_namespace_of_mounts_has_a_name() {

@@ -111,8 +111,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)
 }
 
-/// Lets the owner into every directory.
-fn open_up(directory: &Path) -> io::Result<()> {
+/// Lets the owner into every directory. Links are not followed.
+pub(crate) fn open_up(directory: &Path) -> io::Result<()> {
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {
         if fs::symlink_metadata(&directory)?.mode() & 0o700 != 0o700 {

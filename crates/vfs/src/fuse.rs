@@ -2,7 +2,7 @@
 //!
 //! The modules, bottom-up: what the kernel tells about mounts (`mountinfo`) and threads
 //! (`thread_state`), how to get a connection (`fusermount`, `device`), what the kernel does by
-//! itself (`readahead`, `passthrough`), what is loaded before it is asked for (`ahead`), the
+//! itself (`readahead`, `passthrough`) and lets us do (`capability`), what is loaded before it is asked for (`ahead`), the
 //! requests that wait (`watch`), the answers (`adapter`), and all of it alive: in one process
 //! (`mount`), or mounted by one and served by another (`handover`).
 //!
@@ -17,6 +17,7 @@ mod fusermount;
 mod device;
 mod unmount;
 mod readahead;
+mod capability;
 mod passthrough;
 mod ahead;
 mod watch;
@@ -24,6 +25,7 @@ mod adapter;
 mod mount;
 mod handover;
 
+pub use capability::{is_admin, is_in_first_users};
 pub use error::MountError;
 pub use handover::{
     Attached, Connected, attach, receive_connection, see_it_answer, serve_connection,

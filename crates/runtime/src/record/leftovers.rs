@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use farseek_vfs::fuse::{Detach, MountEntry, read_mountinfo, unmount_path};
@@ -18,6 +17,7 @@ use super::json::RuntimeRecord;
 use crate::error::{Result, RuntimeError};
 use crate::patience::{PATIENCE, ask};
 use crate::private;
+use crate::upper::open_up;
 
 /// What a runtime has left.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,20 +122,6 @@ pub fn remove_tree(directory: &Path) -> io::Result<()> {
         }
         result => result,
     }
-}
-
-fn open_up(directory: &Path) -> io::Result<()> {
-    let mut pending = vec![directory.to_owned()];
-    while let Some(directory) = pending.pop() {
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                pending.push(entry.path());
-            }
-        }
-    }
-    Ok(())
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {

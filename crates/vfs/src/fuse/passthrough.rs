@@ -18,18 +18,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::capability;
 use crate::attr::NodeId;
 use crate::opens::{Mode, Opens};
 use crate::xattr::KernelReads;
 
 /// An overlay can still be put on the mount, and only plain files be behind it.
 const STACK_DEPTH: u32 = 1;
-
-/// The name of the kernel's first namespace of users: its number is fixed (`PROC_USER_INIT_INO`).
-const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
-
-/// The bit of `CAP_SYS_ADMIN` in a mask of capabilities.
-const SYS_ADMIN_BIT: u64 = 1 << 21;
 
 /// The inodes of a mount that are open, and whether the kernel may read any by itself.
 #[derive(Debug, Default)]
@@ -135,33 +130,5 @@ fn try_it(connection: impl AsFd) -> std::io::Result<()> {
 
 /// Whether this process has the capability that registering takes, where it counts.
 fn may_register() -> bool {
-    let is_first = std::fs::read_link("/proc/self/ns/user")
-        .is_ok_and(|name| name.as_os_str() == FIRST_USER_NAMESPACE);
-    is_first
-        && std::fs::read_to_string("/proc/self/status")
-            .is_ok_and(|status| has_capability(&status, SYS_ADMIN_BIT))
-}
-
-/// Whether the text of a `/proc/<id>/status` shows a capability in effect.
-fn has_capability(status: &str, bit: u64) -> bool {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & bit != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_in_effect_are_found() {
-        let status = |mask| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{mask}\n");
-        assert!(has_capability(&status("000001ffffffffff"), SYS_ADMIN_BIT));
-        assert!(has_capability(&status("0000000000200000"), SYS_ADMIN_BIT));
-        assert!(!has_capability(&status("0000000000000000"), SYS_ADMIN_BIT));
-        assert!(!has_capability(&status("zz"), SYS_ADMIN_BIT));
-        assert!(!has_capability("", SYS_ADMIN_BIT));
-    }
+    capability::is_in_first_users().is_ok_and(|first| first) && capability::is_admin()
 }
