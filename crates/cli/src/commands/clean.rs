@@ -305,13 +305,7 @@ fn bytes(bytes: Option<u64>) -> String {
 }
 
 fn kind(kind: Option<ObjectKind>) -> &'static str {
-    match kind {
-        Some(ObjectKind::Platform) => "platform",
-        Some(ObjectKind::Layer) => "layer",
-        Some(ObjectKind::Manifest) => "manifest",
-        Some(ObjectKind::Blob) => "blob",
-        None => "object",
-    }
+    kind.map_or("object", ObjectKind::as_str)
 }
 
 fn leftover_kind(kind: LeftoverKind) -> &'static str {
