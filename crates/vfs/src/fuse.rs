@@ -21,6 +21,7 @@ mod capability;
 mod passthrough;
 mod ahead;
 mod watch;
+mod answer;
 mod adapter;
 mod mount;
 mod handover;

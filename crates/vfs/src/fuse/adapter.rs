@@ -13,18 +13,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use farseek_object::NodeKind;
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
-    FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use nix::fcntl::OFlag;
 use tokio::runtime::Handle as Runtime;
 
 use super::ahead::Ahead;
+use super::answer::{file_attr, file_type, fuse_errno, no_entry, node, reply_opened, reply_xattr};
 use super::passthrough::Passthrough;
 use super::thread_state::ThreadId;
 use super::watch::{Interrupt, Watch};
@@ -141,99 +141,6 @@ impl Adapter {
 
     fn lookup_attr(&self, parent: INodeNo, name: &OsStr) -> Result<Attr> {
         self.vfs.lookup(node(parent)?, name)
-    }
-}
-
-/// The node the kernel names. One it cannot name is one we never told it of.
-fn node(inode: INodeNo) -> Result<NodeId> {
-    NodeId::from_inode(inode.0).ok_or(VfsError::NotFound)
-}
-
-fn reply_opened(vfs: &Vfs, handle: Handle, mode: &Mode<BackingId>, reply: ReplyOpen) {
-    let handle = FileHandle(handle.number());
-    match mode {
-        Mode::Cached => {
-            vfs.counters().opened(false);
-            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-            reply.opened(handle, flags);
-        }
-        // The kernel refuses to keep the page cache as well. What it drops for that, no read
-        // fills any more: those keep the inode open, and in the other mode.
-        Mode::Backed(backing) => {
-            vfs.counters().opened(true);
-            reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, backing);
-        }
-    }
-}
-
-fn fuse_errno(error: &VfsError) -> Errno {
-    if matches!(
-        error,
-        VfsError::CorruptLink { .. } | VfsError::ShortRead { .. }
-    ) {
-        tracing::error!(%error, "answered EIO");
-    } else if let VfsError::Read(cause) = error {
-        tracing::warn!(error = %cause, "answered EIO");
-    }
-    Errno::from_i32(crate::errno::errno(error) as i32)
-}
-
-fn file_type(kind: NodeKind) -> FileType {
-    match kind {
-        NodeKind::Directory => FileType::Directory,
-        NodeKind::File => FileType::RegularFile,
-        NodeKind::Symlink => FileType::Symlink,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.node.inode()),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: attr.time,
-        mtime: attr.time,
-        ctime: attr.time,
-        crtime: attr.time,
-        kind: file_type(attr.kind),
-        perm: attr.permissions,
-        nlink: attr.links,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: attr.block_size,
-        flags: 0,
-    }
-}
-
-/// Inode 0 means: there is no such name, and you may remember that.
-fn no_entry() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: SystemTime::UNIX_EPOCH,
-        mtime: SystemTime::UNIX_EPOCH,
-        ctime: SystemTime::UNIX_EPOCH,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-/// The way of POSIX to tell a size first: with no room, only the size is told.
-fn reply_xattr(value: Result<Vec<u8>>, room: u32, reply: ReplyXattr) {
-    match value {
-        Err(error) => reply.error(fuse_errno(&error)),
-        Ok(value) if room == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
     }
 }
 
