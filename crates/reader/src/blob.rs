@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use farseek_object::Digest;
 
 use crate::ahead;
@@ -25,8 +25,8 @@ use crate::whereabouts::{Whereabouts, whereabouts};
 /// Times that a read is begun again because what vouched for a block went away meanwhile.
 const TRIES: usize = 3;
 
-/// What is read of the disk tier by itself is at most this share of a block.
-const PART_DIVISOR: u64 = 4;
+/// What is read of the disk tier on the thread that asked is at most this share of a block.
+const HERE_DIVISOR: u64 = 4;
 
 /// Positional reads of one payload. Cheap to clone; holds no connection and no buffer.
 #[derive(Clone)]
@@ -65,8 +65,8 @@ impl BlobReader {
         let range = self.state.layout.clamp(range);
         let bytes = self
             .in_memory(&range)
-            .or_else(|| self.part_on_disk_now(&range))
-            .or_else(|| self.part_on_disk_here(&range))?;
+            .or_else(|| self.parts_on_disk_now(&range))
+            .or_else(|| self.parts_on_disk_here(&range))?;
         self.shared.counters.bytes_asked.add(bytes.len() as u64);
         self.note(&range);
         Some(bytes)
@@ -113,7 +113,7 @@ impl BlobReader {
         for _ in 0..TRIES {
             self.shared.refuse_condemned(&self.state)?;
             self.vouch(&range).await?;
-            if let Some(part) = self.part_on_disk(&range).await {
+            if let Some(part) = self.parts_on_disk(&range).await {
                 self.shared.refuse_condemned(&self.state)?;
                 return Ok(part);
             }
@@ -197,64 +197,89 @@ impl BlobReader {
         Ok(admitted.map(Servable::into_bytes))
     }
 
-    /// The disk tier, where it is asked for a small part of a block by itself: the rest of the block
-    /// need not be read from the disk for it, nor kept in memory. Not where only whole blocks can
-    /// be verified.
-    fn disk_for_part(&self, range: &Range<u64>) -> Option<&Arc<DiskTier>> {
+    /// The disk tier, where it is asked for parts of blocks by themselves: the rest of these need
+    /// not be read from the disk for it, nor kept in memory. Not where only whole blocks can be
+    /// verified.
+    fn disk_for_parts(&self, range: &Range<u64>) -> Option<&Arc<DiskTier>> {
         let (shared, state) = (&self.shared, &self.state);
         let layout = &state.layout;
-        let len = range.end - range.start;
-        let is_part = len <= layout.block_bytes() / PART_DIVISOR && layout.is_in_one_block(range);
         let whole = layout.is_whole() || state.is_hashed(shared.options.verify);
-        shared.disk_of(state).filter(|_| is_part && !whole)
+        let disk = shared.disk_of(state)?;
+        (!whole && !range.is_empty() && !layout.covers_a_block(range)).then_some(disk)
     }
 
-    fn part_on_disk_now(&self, range: &Range<u64>) -> Option<Bytes> {
-        let disk = self.disk_for_part(range)?;
-        let bytes = disk.read_part_now(self.state.geometry(), range)?;
-        self.admit_part(bytes)
+    fn parts_on_disk_now(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (disk, geometry) = (self.disk_for_parts(range)?, self.state.geometry());
+        let bytes = self.join_parts(range, |part| disk.read_part_now(geometry, part))?;
+        self.admit_parts(range, bytes)
     }
 
-    /// The same from a disk of this machine, for as many as may wait for that at a time.
-    fn part_on_disk_here(&self, range: &Range<u64>) -> Option<Bytes> {
+    /// The same from a disk of this machine, where they are small, and for as many as may wait for
+    /// that at a time.
+    fn parts_on_disk_here(&self, range: &Range<u64>) -> Option<Bytes> {
         let (shared, state) = (&self.shared, &self.state);
-        let disk = self.disk_for_part(range)?;
-        let _place = shared.reading_here.try_acquire().ok()?;
-        let bytes = disk.read_part_here(state.geometry(), range)?;
-        self.admit_part(bytes)
-    }
-
-    async fn part_on_disk(&self, range: &Range<u64>) -> Option<Bytes> {
-        let (shared, state) = (&self.shared, &self.state);
-        let disk = self.disk_for_part(range)?;
-        let (geometry, index) = (state.geometry(), state.layout.index_of(range.start));
-        let key = state.key(index);
-        if disk.is_surely_absent(geometry, index.number())
-            || shared.cache.has(&key)
-            || shared.flights.has(&key)
-        {
+        if range.end - range.start > state.layout.block_bytes() / HERE_DIVISOR {
             return None;
         }
-        let (shared, state) = (Arc::clone(shared), Arc::clone(state));
-        let part = range.clone();
+        let (disk, geometry) = (self.disk_for_parts(range)?, state.geometry());
+        let _place = shared.reading_here.try_acquire().ok()?;
+        let bytes = self.join_parts(range, |part| disk.read_part_here(geometry, part))?;
+        self.admit_parts(range, bytes)
+    }
+
+    async fn parts_on_disk(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (shared, state) = (&self.shared, &self.state);
+        let disk = self.disk_for_parts(range)?;
+        let geometry = state.geometry();
+        let is_elsewhere = |index| {
+            let key = state.key(index);
+            disk.is_surely_absent(geometry, index.number())
+                || shared.cache.has(&key)
+                || shared.flights.has(&key)
+        };
+        if state.layout.blocks(range).any(is_elsewhere) {
+            return None;
+        }
+        let (this, wanted) = (self.clone(), range.clone());
         let read = Shared::on_disk(disk, move |disk| {
-            let read = disk.read_part(geometry, part);
-            if read.is_some() && state.is_first_on_disk() {
-                finish::resume(&shared, &state, disk);
+            let read = this.join_parts(&wanted, |part| disk.read_part(geometry, part.clone()));
+            if read.is_some() && this.state.is_first_on_disk() {
+                finish::resume(&this.shared, &this.state, disk);
             }
             read
         });
-        let part = self.admit_part(read.await??)?;
+        let bytes = self.admit_parts(range, read.await??)?;
         self.note(range);
-        Some(part)
+        Some(bytes)
     }
 
-    /// A part of a block, as it came from the disk, if it may be served.
-    fn admit_part(&self, bytes: Bytes) -> Option<Bytes> {
-        let part = Block::Provisional(Provisional::new(bytes));
-        let part = self.shared.options.verify.admit(part)?;
-        self.shared.counters.hits_disk.add(1);
-        Some(part.into_bytes())
+    /// The bytes of `range`, each block's part of it read by `read`. One part is not copied.
+    fn join_parts(
+        &self,
+        range: &Range<u64>,
+        read: impl Fn(&Range<u64>) -> Option<Bytes>,
+    ) -> Option<Bytes> {
+        let mut parts = self.state.layout.parts(range);
+        let first = read(&parts.next()?)?;
+        if first.len() == as_len(range.end - range.start) {
+            return Some(first);
+        }
+        let mut joined = BytesMut::with_capacity(as_len(range.end - range.start));
+        joined.extend_from_slice(&first);
+        for part in parts {
+            joined.extend_from_slice(&read(&part)?);
+        }
+        Some(joined.freeze())
+    }
+
+    /// Parts of blocks, as they came from the disk, if it may be served.
+    fn admit_parts(&self, range: &Range<u64>, bytes: Bytes) -> Option<Bytes> {
+        let (shared, state) = (&self.shared, &self.state);
+        let parts = Block::Provisional(Provisional::new(bytes));
+        let parts = shared.options.verify.admit(parts)?;
+        let count = state.layout.blocks(range).count();
+        shared.counters.hits_disk.add(count as u64);
+        Some(parts.into_bytes())
     }
 
     /// Takes a read into account, now that what it waits for is under way.

@@ -124,6 +124,23 @@ impl Layout {
         range.start < range.end && self.index_of(range.start) == self.index_of(range.end - 1)
     }
 
+    /// Whether a clamped range holds all the bytes of some block.
+    pub(crate) fn covers_a_block(&self, range: &Range<u64>) -> bool {
+        self.blocks(range).any(|index| {
+            let block = self.range_of(index);
+            range.start <= block.start && block.end <= range.end
+        })
+    }
+
+    /// What a clamped range has of each block, in order.
+    pub(crate) fn parts(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (layout, range) = (*self, range.clone());
+        self.blocks(&range).map(move |index| {
+            let block = layout.range_of(index);
+            block.start.max(range.start)..block.end.min(range.end)
+        })
+    }
+
     /// The part of `range` that exists; empty ranges are `0..0`.
     pub(crate) fn clamp(&self, range: Range<u64>) -> Range<u64> {
         let end = range.end.min(self.size);
@@ -291,6 +308,17 @@ mod tests {
                 .collect();
             let expected = bytes.slice(range.start as usize..range.end as usize);
             prop_assert_eq!(layout.join(&range, &blocks), expected);
+            let mut at = range.start;
+            for (index, part) in layout.blocks(&range).zip(layout.parts(&range)) {
+                prop_assert_eq!(part.start, at);
+                prop_assert!(part.end > at && layout.is_in_one_block(&part));
+                prop_assert_eq!(layout.index_of(at), index);
+                at = part.end;
+            }
+            prop_assert_eq!(at, range.end);
+            let whole = layout.parts(&range).zip(layout.blocks(&range));
+            let covers = whole.into_iter().any(|(part, index)| part == layout.range_of(index));
+            prop_assert_eq!(layout.covers_a_block(&range), covers);
         }
     }
 }
