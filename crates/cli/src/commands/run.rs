@@ -17,7 +17,7 @@ use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
-use farseek_runtime::{MountRequest, StatsText, Upper};
+use farseek_runtime::{LiveLayer, MountRequest, StatsText, Upper};
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
 
@@ -29,6 +29,7 @@ use crate::output::note;
 use crate::reading::ReadingArgs;
 use crate::signals::Signals;
 use crate::sources::SourceArgs;
+use crate::specs;
 use crate::stats::Report;
 
 const EXAMPLES: &str = "\
@@ -36,6 +37,8 @@ Examples:
   farseek run tools/python -- python3 -c 'print(1)'
   farseek run --edit tools/python -- make install      # /spfs can be written to
   farseek run - -- sh                                   # an empty environment, to be filled
+  farseek run tools/python+/home/me/project -- pytest   # with the files that its layer.spfs.yaml
+                                                        # names, as they are
 
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
 leaves in the background keeps the environment; it is gone with the last of it.";
@@ -50,7 +53,8 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A tag, a digest, or several joined by '+', the topmost last; '-' for nothing
+    /// A tag, a digest, the path of a spec file, or several joined by '+', the topmost last; '-'
+    /// for nothing
     #[arg(value_name = "REF")]
     pub(crate) reference: EnvSpec,
     /// The command; a shell where there is none
@@ -278,19 +282,32 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         None => None,
     };
     let kept = kept(&args, runtimes.as_ref()).await?;
-    let reference = kept.as_ref().map_or(args.reference.clone(), stack_of);
+    let (spec, live) = match &kept {
+        Some(record) => (stack_of(record), live_layers(record)?),
+        None => {
+            let expanded = specs::expand(&args.reference).await?;
+            let live = expanded.live_layers();
+            (expanded.spec, live)
+        }
+    };
+    let reference = match &kept {
+        Some(_) => spec.to_string(),
+        None => args.reference.to_string(),
+    };
     let mount = MountRequest {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         list_xattrs: false,
-        ..MountRequest::new(reference, args.options.at()?)
+        ..MountRequest::new(spec, args.options.at()?)
     };
     let reaping = runtimes.clone();
     let request = HostRequest {
         upper: args.options.upper(&args.reference, app),
         mount,
+        reference,
+        live,
         kept,
         name: args.options.runtime_name.clone(),
         directories: app.environment.runtimes_dir(),
@@ -366,6 +383,12 @@ fn stack_of(record: &RuntimeRecord) -> EnvSpec {
     EnvSpec {
         items: items.map(EnvItem::Digest).collect(),
     }
+}
+
+/// What was shown in a runtime.
+fn live_layers(record: &RuntimeRecord) -> Result<Vec<LiveLayer>> {
+    let layers = record.config.live_layers.iter().map(LiveLayer::of_record);
+    Ok(layers.collect::<Result<_, _>>()?)
 }
 
 fn in_words(command: &[OsString]) -> Vec<String> {

@@ -5,5 +5,6 @@ mod site;
 mod process;
 mod life;
 mod editing;
+mod live;
 mod startup;
 pub(crate) mod oracle;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use farseek_object::BindDest;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
@@ -118,6 +119,8 @@ pub(super) struct Runtime {
     pub(super) directory: PathBuf,
     /// How it can be written to when it begins.
     pub(super) upper: Option<Upper>,
+    /// Where live layers are shown.
+    pub(super) live: Vec<BindDest>,
 }
 
 impl Control {
@@ -129,7 +132,7 @@ impl Control {
 
     /// Listens, one request after the other, until this process ends.
     pub(super) fn listen(self, runtime: Runtime) -> io::Result<()> {
-        let edits = Edits::new(runtime.upper.clone());
+        let edits = Edits::new(runtime.upper.clone(), runtime.live.clone());
         let mut state = State {
             runtime: Arc::new(runtime),
             edits,

@@ -25,11 +25,12 @@ use tokio::task;
 
 use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
-use super::front::{FAILED, PREPARED, SERVING};
+use super::front::{FAILED, PREPARED, SERVING, words_of};
 use super::link::Link;
 use crate::daemon::Background;
 use crate::environment;
 use crate::error::{Result, RuntimeError};
+use crate::live::{self, LiveBind, LiveLayer};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
@@ -138,7 +139,9 @@ impl Host {
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
         record.status.stack = environment.stack().iter().rev().copied().collect();
-        let merging = environment::merge(Arc::clone(&environment), request.mount.merge);
+        let live = live::binds(&request.live)?;
+        let merging =
+            environment::merge_with(Arc::clone(&environment), live.clone(), request.mount.merge);
         let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
         let reference = reference?;
         drop(environment);
@@ -150,12 +153,14 @@ impl Host {
             at: request.mount.mountpoint.clone(),
             directory: directory.path().to_owned(),
             upper: request.upper.clone(),
+            live: live.iter().map(|bind| bind.dest.clone()).collect(),
         };
         let mut opening = Opening {
             host: self,
             request,
             record,
             runtime,
+            live,
         };
         let served = match tree {
             Ok(tree) => opening.serve(repository, tree, control, background).await,
@@ -204,6 +209,7 @@ impl Host {
         config.lower_dir = request.mount.mountpoint.clone();
         config.sh_startup_file = directory.join(STARTUP_FILE);
         config.csh_startup_file = directory.join(".cshrc");
+        config.live_layers = request.live.iter().map(LiveLayer::to_record).collect();
         config
             .secondary_repositories
             .clone_from(&request.secondary_repositories);
@@ -222,7 +228,7 @@ impl Host {
         }
         if let Some(origin) = &mut record.farseek {
             origin.mountpoint = Some(request.mount.mountpoint.clone());
-            origin.reference = Some(request.mount.spec.to_string());
+            origin.reference = Some(request.reference.clone());
             // Not known before the front has made it.
             origin.mount_namespace = None;
         }
@@ -234,6 +240,10 @@ impl Host {
 pub struct HostRequest {
     /// The environment, and where it is to appear.
     pub mount: MountRequest,
+    /// What the environment was asked for as.
+    pub reference: String,
+    /// What of the host is shown in it.
+    pub live: Vec<LiveLayer>,
     /// Where changes go, if it is to be editable. What is kept goes to a directory of the runtime's
     /// name in the one that is given.
     pub upper: Option<Upper>,
@@ -335,6 +345,7 @@ struct Opening<'a> {
     request: HostRequest,
     record: RuntimeRecord,
     runtime: Runtime,
+    live: Vec<LiveBind>,
 }
 
 impl Opening<'_> {
@@ -375,12 +386,9 @@ impl Opening<'_> {
     async fn connection(&self) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
         let host = std::process::id().to_string();
         let (name, directory) = (self.record.name.as_bytes(), &self.runtime.directory);
-        let words = [
-            PREPARED,
-            host.as_bytes(),
-            name,
-            directory.as_os_str().as_bytes(),
-        ];
+        let directory = directory.as_os_str().as_bytes();
+        let mut words = vec![PREPARED, host.as_bytes(), name, directory];
+        words.extend(self.live.iter().flat_map(words_of));
         if self.host.link.send(&words).is_err() {
             return Ok(None);
         }
