@@ -140,8 +140,7 @@ impl Edits {
         };
         let dirs = UpperDirs::of(upper, directory);
         let lifted = live::lift(at, &self.live)?;
-        let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        detached.map_err(|errno| errno.desc().to_owned())?;
+        detach(at)?;
         let undone = match paths {
             [] => self.undo_all(&dirs).map_err(|error| error.to_string()),
             paths => paths
@@ -156,6 +155,34 @@ impl Edits {
         undone.and(live::put(at, lifted))
     }
 
+    /// Moves what is mounted at `next` to `at`, in the place of what is there, and lets it be
+    /// written to as that could be. Changes are undone.
+    pub(crate) fn replace(
+        &mut self,
+        at: &Path,
+        directory: &Path,
+        next: &Path,
+    ) -> Result<(), String> {
+        let lifted = live::lift(at, &self.live)?;
+        let upper = self.upper.as_ref();
+        let dirs = upper.map(|upper| UpperDirs::of(upper, directory));
+        if dirs.is_some() {
+            detach(at)?;
+        }
+        detach(at)?;
+        let moved = mount(Some(next), at, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
+        moved.map_err(|errno| errno.desc().to_owned())?;
+        if let Some(dirs) = dirs {
+            let undone = self.undo_all(&dirs).map_err(|error| error.to_string());
+            mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
+            if self.frozen {
+                remount(at, MsFlags::MS_RDONLY)?;
+            }
+            undone?;
+        }
+        live::put(at, lifted)
+    }
+
     /// Puts the changes aside, so that what is open is not disturbed, and removes them.
     fn undo_all(&mut self, dirs: &UpperDirs) -> io::Result<()> {
         self.resets += 1;
@@ -166,6 +193,12 @@ impl Edits {
         fs::set_permissions(&dirs.upper, mode)?;
         upper::remove(&aside)
     }
+}
+
+/// Takes away what is mounted at `at`, the topmost. Whoever has something of it open keeps that.
+fn detach(at: &Path) -> Result<(), String> {
+    let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    detached.map_err(|errno| errno.desc().to_owned())
 }
 
 /// Changes whether what is mounted at `at` can be written to.

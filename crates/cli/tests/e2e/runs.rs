@@ -6,5 +6,6 @@ mod process;
 mod life;
 mod editing;
 mod live;
+mod another;
 mod startup;
 pub(crate) mod oracle;

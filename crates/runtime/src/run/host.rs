@@ -20,9 +20,10 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task;
 
+use super::another::Another;
 use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
 use super::front::{FAILED, PREPARED, SERVING, words_of};
@@ -147,6 +148,7 @@ impl Host {
         drop(environment);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
+            request.runtimes = None;
         }
         let runtime = Runtime {
             mounts: String::new(),
@@ -167,8 +169,9 @@ impl Host {
             Err(error) => Err(error),
         };
         match served {
-            Ok(Some((connected, reader))) => Ok(Some(Hosted {
+            Ok(Some((connected, later, reader))) => Ok(Some(Hosted {
                 connected,
+                later,
                 reader,
                 reference,
                 record: opening.record,
@@ -355,8 +358,8 @@ impl Opening<'_> {
         tree: MergedTree,
         control: Control,
         background: Background,
-    ) -> Result<Option<(Connected, Reader)>> {
-        let vfs = mount::prepare(repository, &self.request.mount, tree).await;
+    ) -> Result<Option<(Connected, Later, Reader)>> {
+        let vfs = mount::prepare(Arc::clone(&repository), &self.request.mount, tree).await;
         let reader = vfs.reader().clone();
         let Some((connection, words)) = self.connection().await? else {
             return Ok(None);
@@ -374,12 +377,24 @@ impl Opening<'_> {
         self.runtime.mounts = mounts.to_string_lossy().into_owned();
         self.runtime.at = path;
         self.save().await;
-        control.listen(self.runtime.clone()).map_err(failed)?;
+        let (served, later) = mpsc::unbounded_channel();
+        let another = Another {
+            handle: Handle::current(),
+            repository,
+            request: self.request.mount.clone(),
+            reader: reader.clone(),
+            runtimes: self.request.runtimes.clone(),
+            name: self.record.name.clone(),
+            live: self.live.clone(),
+            served,
+        };
+        let listening = control.listen(self.runtime.clone(), another);
+        listening.map_err(failed)?;
         background.leave(b"")?;
         // The front may have been killed. Others may be in the runtime by now, for its record is
         // there; if nobody is, the mount ends with the namespace, and this with the mount.
         self.host.link.send(&[SERVING]).ok();
-        Ok(Some((connected, reader)))
+        Ok(Some((connected, later, reader)))
     }
 
     /// Tells the front that it can mount, and waits for the connection and for where that is.
@@ -416,10 +431,15 @@ impl Opening<'_> {
     }
 }
 
+/// Environments that are served in the place of the first.
+type Later = mpsc::UnboundedReceiver<Connected>;
+
 /// A runtime that is being served.
 #[derive(Debug)]
 pub struct Hosted {
     connected: Connected,
+    /// What is served in its place, each as soon as it is mounted.
+    later: Later,
     reader: Reader,
     reference: Option<Reference>,
     record: RuntimeRecord,
@@ -441,11 +461,17 @@ impl Hosted {
     /// # Errors
     /// Serving the kernel broke down.
     pub async fn ended(&mut self) -> Result<()> {
-        let ended = self.connected.ended().await;
-        ended.map_err(|error| {
-            let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
-            MountError::Broken { path, reason }.into()
-        })
+        loop {
+            let ended = self.connected.ended().await;
+            if let Ok(next) = self.later.try_recv() {
+                self.connected = next;
+                continue;
+            }
+            return ended.map_err(|error| {
+                let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
+                MountError::Broken { path, reason }.into()
+            });
+        }
     }
 
     /// Removes the record and the directory. A runtime that is to be kept keeps its record.
@@ -466,6 +492,12 @@ impl Hosted {
 
 /// A kept runtime that nobody is in is nobody's, until somebody runs it again.
 async fn lay_down(runtimes: &Runtimes, mut record: RuntimeRecord) {
+    // It may have become editable, or another environment, since it was made.
+    if let Ok(now) = runtimes.load(&record.name).await {
+        record = now;
+    }
+    // Nobody has anything of what it showed before.
+    record.status.flattened_layers.clear();
     let status = &mut record.status;
     (status.running, status.owner, status.monitor) = (false, None, None);
     record.config.mount_namespace = None;
