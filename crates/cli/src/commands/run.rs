@@ -159,6 +159,7 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
     let words = words(command, &at, Some(&startup_file), app)?;
     let mut process = process::Command::new(&words.program);
     process.args(&words.arguments).env(VARIABLE, name);
+    process.envs(words.variables.iter().cloned());
     Err(not_executed(&words, &process.exec()))
 }
 
@@ -173,13 +174,24 @@ pub(super) fn words(
     let Some(program) = command.next() else {
         return interactive(at, startup_file, app);
     };
-    let scripts = startup::scripts(at);
-    let command = Words::new(program, command);
-    Ok(startup::after_scripts(
-        command,
-        scripts.as_deref(),
-        &script_shell(),
-    ))
+    Ok(after_scripts(Words::new(program, command), at, app))
+}
+
+/// What executes `command` after the startup scripts that are written for the user's shell; where
+/// there are none for `csh`, after those for others.
+fn after_scripts(command: Words, at: &Path, app: &App) -> Words {
+    let shell = app.environment.variable("SHELL").map(Path::new);
+    let csh = shell.filter(|shell| startup::is_csh(shell) && shell.exists());
+    let of_csh = startup::csh_scripts(at);
+    match csh {
+        Some(csh) if !of_csh.is_empty() => {
+            startup::after_csh_scripts(command, &of_csh, csh, &script_shell())
+        }
+        _ => {
+            let scripts = startup::scripts(at);
+            startup::after_scripts(command, scripts.as_deref(), &script_shell())
+        }
+    }
 }
 
 /// The user's shell.
@@ -188,29 +200,48 @@ fn interactive(at: &Path, startup_file: Option<&Path>, app: &App) -> Result<Word
         Some(shell) => PathBuf::from(shell),
         None => script_shell(),
     };
+    let Some(startup_file) = startup_file else {
+        return Ok(after_scripts(
+            Words::new(&shell, [] as [OsString; 0]),
+            at,
+            app,
+        ));
+    };
     // One that is given a script reads no startup file.
-    if let Some(startup_file) = startup_file
-        && startup::is_bash(&shell)
-        && io::stdin().is_terminal()
-    {
-        let names = app.config.environment.variable_names_to_preserve.iter();
-        let preserved = names.filter_map(|name| {
-            let value = app.environment.variables.get(name)?;
-            Some((name.clone(), value.clone()))
-        });
-        let preserved: Vec<_> = preserved.collect();
-        let text = startup::startup_file(&startup::scripts_path(at), &preserved);
-        std::fs::write(startup_file, text)
-            .with_context(|| format!("cannot write {}", startup_file.display()))?;
+    if startup::is_bash(&shell) && io::stdin().is_terminal() {
+        let text = startup::startup_file(&startup::scripts_path(at), &preserved(app));
+        write(startup_file, &text)?;
         return Ok(startup::interactive(&shell, startup_file));
     }
-    let scripts = startup::scripts(at);
-    let shell = Words::new(&shell, [] as [OsString; 0]);
-    Ok(startup::after_scripts(
-        shell,
-        scripts.as_deref(),
-        &script_shell(),
+    let of_csh = startup::csh_scripts(at);
+    let directory = startup_file.parent().unwrap_or(Path::new("/"));
+    // Scripts for others are read before it where there are no others.
+    if startup::is_csh(&shell) && (!of_csh.is_empty() || startup::scripts(at).is_none()) {
+        let home = app.environment.variables.get("HOME").map(String::as_str);
+        let text = startup::csh_startup_file(home, &of_csh, &preserved(app));
+        write(&directory.join(startup::CSH_STARTUP_FILE), &text)?;
+        return Ok(startup::interactive_csh(&shell, directory));
+    }
+    Ok(after_scripts(
+        Words::new(&shell, [] as [OsString; 0]),
+        at,
+        app,
     ))
+}
+
+/// The variables that a startup file sets again.
+fn preserved(app: &App) -> Vec<(String, String)> {
+    let names = app.config.environment.variable_names_to_preserve.iter();
+    let preserved = names.filter_map(|name| {
+        let value = app.environment.variables.get(name)?;
+        Some((name.clone(), value.clone()))
+    });
+    preserved.collect()
+}
+
+fn write(startup_file: &Path, text: &str) -> Result<()> {
+    std::fs::write(startup_file, text)
+        .with_context(|| format!("cannot write {}", startup_file.display()))
 }
 
 /// The shell that reads startup scripts.

@@ -37,6 +37,7 @@ use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
 use crate::private;
 use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
+use crate::startup::CSH_STARTUP_FILE;
 
 /// The startup file of an interactive shell, in the runtime's directory.
 pub const STARTUP_FILE: &str = "startup.sh";
@@ -211,7 +212,7 @@ impl Host {
         config.runtime_dir = Some(directory.to_owned());
         config.lower_dir = request.mount.mountpoint.clone();
         config.sh_startup_file = directory.join(STARTUP_FILE);
-        config.csh_startup_file = directory.join(".cshrc");
+        config.csh_startup_file = directory.join(CSH_STARTUP_FILE);
         config.live_layers = request.live.iter().map(LiveLayer::to_record).collect();
         config
             .secondary_repositories
