@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,10 +19,12 @@ use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
 use farseek_runtime::{LiveLayer, MountRequest, StatsText, Upper};
+use farseek_store::Repository;
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
 
 use crate::active::VARIABLE;
+use crate::annotations::{self, AnnotationArgs};
 use crate::app::App;
 use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
@@ -37,6 +40,7 @@ Examples:
   farseek run tools/python -- python3 -c 'print(1)'
   farseek run --edit tools/python -- make install      # /spfs can be written to
   farseek run - -- sh                                   # an empty environment, to be filled
+  farseek run --annotation ticket=PIPE-12 tools/python -- make
   farseek run tools/python+/home/me/project -- pytest   # with the files that its layer.spfs.yaml
                                                         # names, as they are
 
@@ -89,6 +93,8 @@ pub(crate) struct RunOptions {
     /// Show the environment at this directory
     #[arg(long, value_name = "DIR", default_value = "/spfs")]
     at: PathBuf,
+    #[command(flatten)]
+    annotations: AnnotationArgs,
     #[command(flatten)]
     sources: SourceArgs,
     #[command(flatten)]
@@ -313,7 +319,7 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         None => None,
     };
     let kept = kept(&args, runtimes.as_ref()).await?;
-    let (spec, live) = match &kept {
+    let (mut spec, live) = match &kept {
         Some(record) => (stack_of(record), live_layers(record)?),
         None => {
             let expanded = specs::expand(&args.reference).await?;
@@ -324,6 +330,18 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
     let reference = match &kept {
         Some(_) => spec.to_string(),
         None => args.reference.to_string(),
+    };
+    let annotations = args.options.annotations.read()?;
+    let _hold = match annotations.is_empty() {
+        true => None,
+        false => {
+            let repository = repository_of(runtimes.as_ref())?;
+            // Until the record names them.
+            let hold = repository.hold().await?;
+            let layers = annotations::store_layers(app, &**repository, annotations).await?;
+            spec.items.extend(layers.into_iter().map(EnvItem::Digest));
+            Some(hold)
+        }
     };
     let mount = MountRequest {
         reader: app.reader_options(&sources)?,
@@ -414,6 +432,17 @@ fn stack_of(record: &RuntimeRecord) -> EnvSpec {
     EnvSpec {
         items: items.map(EnvItem::Digest).collect(),
     }
+}
+
+/// Where what a runtime has of its own is kept.
+fn repository_of(runtimes: Option<&Runtimes>) -> Result<&Arc<dyn Repository>> {
+    let runtimes = runtimes.ok_or_else(|| {
+        Failure::usage(
+            "annotations are kept in the local repository, which is not there or not used: \
+             `farseek init` makes it",
+        )
+    })?;
+    Ok(runtimes.repository())
 }
 
 /// What was shown in a runtime.

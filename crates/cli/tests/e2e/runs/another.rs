@@ -1,4 +1,6 @@
-//! Another environment in a runtime that is used.
+//! Another environment in a runtime that is used, and what a runtime says of itself.
+
+use farseek_testkit::mount::PROMPT;
 
 use super::site::{Site, TAG, as_both};
 
@@ -124,5 +126,49 @@ fn the_record_names_what_is_shown_and_keeps_what_was() {
         if kept.exists() {
             std::fs::remove_dir_all(kept).unwrap();
         }
+    });
+}
+
+#[test]
+fn annotations_are_layers_of_a_runtime() {
+    as_both("annotations_are_layers_of_a_runtime", |site| {
+        site.write("notes", "ticket: FILE\nshow: all\n");
+        let notes = site.path("notes").to_str().unwrap().to_owned();
+        let long = format!("long={}", "x".repeat(20_000));
+        let words = [
+            TAG,
+            "--annotation",
+            "ticket=1",
+            "--annotation",
+            "who:me",
+            "--annotation",
+            &long,
+            "--annotation-file",
+            &notes,
+            "--annotation",
+            "ticket=2",
+        ];
+        let script = "\"$FARSEEK\" runtime info --get ticket
+            \"$FARSEEK\" runtime info --get who --get show; \"$FARSEEK\" runtime info --get-all | wc -c
+            \"$FARSEEK\" runtime info --get none 2>/dev/null || echo none
+            \"$FARSEEK\" commit platform -t test/p > /dev/null; ls /spfs";
+        let said = site.script(&words, script);
+        let all = "long: \nshow: all\nticket: 2\nwho: me\n".len() + 20_000;
+        assert_eq!(
+            said,
+            format!("2\nwho: me\nshow: all\n{all}\nnone\ndir\nfile\nlink\n")
+        );
+        // Of one key the lowest layer's is found, which is the last that was given.
+        assert_eq!(site.succeed(&["info", "test/p", "--get", "ticket"]), "2\n");
+        let repository = site.sandbox.repository();
+        let words = ["run", TAG, "--no-local", "-r", repository.to_str().unwrap()];
+        let words = words
+            .into_iter()
+            .chain(["--annotation", "a=b", "--", "true"]);
+        let output = site.run(&words.collect::<Vec<_>>());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("kept in the local repository"), "{told}");
+        farseek_testkit::wait_until("it is over", PROMPT, || site.directories().is_empty());
     });
 }
