@@ -51,7 +51,14 @@ enum Action {
     Prune(prune::PruneArgs),
 }
 
+const INFO_EXAMPLES: &str = "\
+Examples:
+  farseek runtime info                                         # in a runtime: of this one
+  farseek runtime info 9b45806f-32b6-49c6-8359-a169d78acbc4
+  farseek runtime info --get-all                               # its annotations alone";
+
 #[derive(Debug, Args)]
+#[command(after_help = INFO_EXAMPLES)]
 struct InfoArgs {
     /// The runtime: else the one this process is in ($SPFS_RUNTIME)
     name: Option<String>,
