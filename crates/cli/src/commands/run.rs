@@ -40,12 +40,12 @@ Examples:
   farseek run tools/python -- python3 -c 'print(1)'
   farseek run --edit tools/python -- make install      # /spfs can be written to
   farseek run - -- sh                                   # an empty environment, to be filled
-  farseek run --annotation ticket=PIPE-12 tools/python -- make
-  farseek run tools/python+/home/me/project -- pytest   # with the files that its layer.spfs.yaml
-                                                        # names, as they are
 
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
-leaves in the background keeps the environment; it is gone with the last of it.";
+leaves in the background keeps the environment; it is gone with the last of it.
+
+An item of REF may be the path of a spec file, or of a directory with a layer.spfs.yaml: a live
+layer shows files beside it as they are, a run spec stands for the items it lists.";
 
 /// Where SPFS keeps upper directories, in the repository.
 const KEPT: &str = "durable_edits";
