@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
 use farseek_object::{Annotation, AnnotationValue, Digest, Layer, Object, ObjectError};
-use farseek_store::Repository;
+use farseek_store::{PutOptions, Repository};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 
@@ -160,6 +160,23 @@ pub(crate) async fn store(
     Ok(annotations)
 }
 
+/// Stores a layer for each annotation that a runtime is to have, and gives them, bottom first. The
+/// last comes first: of one key the lowest layer's is found.
+pub(crate) async fn store_layers(
+    app: &App,
+    repository: &dyn Repository,
+    pairs: Vec<(String, String)>,
+) -> Result<Vec<Digest>> {
+    let annotations = store(app, repository, pairs).await?;
+    let mut layers = Vec::with_capacity(annotations.len());
+    for annotation in annotations.into_iter().rev() {
+        let layer = Object::Layer(Layer::new(app.header(), None, vec![annotation])?);
+        let put = PutOptions::default();
+        layers.push(repository.put_object(&layer, put).await?);
+    }
+    Ok(layers)
+}
+
 /// What `info` is asked of annotations.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AnnotationViewArgs {
@@ -178,17 +195,17 @@ impl AnnotationViewArgs {
         self.get_all || !self.get.is_empty()
     }
 
-    /// The keys and values asked for of the stack `root`.
+    /// The keys and values asked for of the stack `roots`, bottom first.
     ///
     /// # Errors
     /// A key that no layer has.
     pub(crate) async fn find(
         &self,
         repository: &dyn Repository,
-        root: Digest,
+        roots: &[Digest],
         reference: &str,
     ) -> Result<Vec<(String, String)>> {
-        let layers = layers(repository, root).await?;
+        let layers = layers(repository, roots).await?;
         let annotations = || layers.iter().flat_map(|layer| layer.annotations());
         let mut chosen: Vec<&Annotation> = Vec::new();
         if self.get_all {
@@ -215,10 +232,10 @@ impl AnnotationViewArgs {
 }
 
 /// The layers of a stack, bottom first, each once.
-async fn layers(repository: &dyn Repository, root: Digest) -> Result<Vec<Layer>> {
+async fn layers(repository: &dyn Repository, roots: &[Digest]) -> Result<Vec<Layer>> {
     let mut layers = Vec::new();
     let mut seen = HashSet::new();
-    let mut pending = vec![root];
+    let mut pending: Vec<Digest> = roots.iter().rev().copied().collect();
     while let Some(digest) = pending.pop() {
         if !seen.insert(digest) {
             continue;

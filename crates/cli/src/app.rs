@@ -149,6 +149,17 @@ impl App {
         Ok(farseek_store::open(&location, &options).await?)
     }
 
+    /// The namespace whose tags a command sees: of `remote` where it is given, else of the local
+    /// repository. Most have none.
+    pub(crate) fn namespace(&self, remote: Option<&str>) -> Result<Option<TagNamespace>> {
+        let Some(remote) = remote else {
+            return Ok(self.fs_options()?.tag_namespace);
+        };
+        let names = |name: &str| self.member(name).map_err(|error| exit::message(&error));
+        let location = Location::parse_with(&self.address(remote)?, &names)?;
+        Ok(location.tag_namespace().cloned())
+    }
+
     /// How the local repository is opened.
     pub(crate) fn fs_options(&self) -> Result<FsOptions> {
         let namespace = self

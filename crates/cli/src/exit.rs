@@ -182,7 +182,9 @@ fn code_of_runtime(error: &RuntimeError) -> Option<Code> {
         RuntimeError::Mount(error) => Some(code_of_mount(error)),
         RuntimeError::Busy { .. } | RuntimeError::RuntimeExists { .. } => Some(Code::Busy),
         RuntimeError::UnknownRuntime { .. } => Some(Code::NotFound),
-        RuntimeError::RuntimeName { .. } => Some(Code::Usage),
+        RuntimeError::RuntimeName { .. }
+        | RuntimeError::SpecFile { .. }
+        | RuntimeError::LiveLayer { .. } => Some(Code::Usage),
         RuntimeError::Record { .. } => Some(Code::Corrupt),
         RuntimeError::Forbidden { .. } => Some(Code::Denied),
         RuntimeError::Mountpoint { .. }

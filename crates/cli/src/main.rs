@@ -17,6 +17,7 @@ mod reading;
 mod signals;
 mod size;
 mod sources;
+mod specs;
 mod stored;
 mod active;
 mod start;

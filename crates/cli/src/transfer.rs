@@ -19,6 +19,7 @@ use crate::exit::Failure;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::size;
+use crate::specs;
 
 /// Where remotes are, unless it is said.
 pub(crate) const ORIGIN: &str = "origin";
@@ -130,7 +131,7 @@ pub(crate) async fn items(source: &dyn Repository, references: &[String]) -> Res
                 Err(error) if error.is_not_found() => items.extend(spec.items),
                 Err(error) => bail!(error),
             },
-            None => items.extend(spec.items),
+            None => items.extend(specs::digests(&spec).await?.items),
         }
     }
     Ok(items)

@@ -10,6 +10,7 @@ use farseek_reader::Reader;
 use farseek_store::{Repository, RepositoryExt as _, StoreError};
 
 use crate::exit::{Code, Failure};
+use crate::specs;
 
 /// Links that are followed before we say that they go in a circle. Linux's own limit.
 const MAX_LINKS: usize = 40;
@@ -58,7 +59,7 @@ pub(crate) async fn find(repository: &dyn Repository, text: &str) -> Result<Name
 /// A single reference is first tried as a tag, the items of a stack first as digests: the
 /// readings are SPFS's.
 async fn resolve(repository: &dyn Repository, text: &str) -> Result<(EnvSpec, Option<Tag>)> {
-    if !text.contains('+') && !matches!(text, "" | "-") {
+    if !text.contains('+') && !text.starts_with('/') && !matches!(text, "" | "-") {
         let reference: Reference = text.parse()?;
         let tag = match &reference.tag {
             Some(spec) => found(repository.resolve_tag(spec).await)?,
@@ -75,7 +76,7 @@ async fn resolve(repository: &dyn Repository, text: &str) -> Result<(EnvSpec, Op
             tag,
         ));
     }
-    let spec: EnvSpec = text.parse()?;
+    let spec = specs::digests(&text.parse()?).await?;
     let top = spec.items.iter().rev().find_map(|item| match item {
         EnvItem::Tag(tag) => Some(tag),
         _ => None,

@@ -17,6 +17,8 @@ mod diff;
 mod object;
 mod tag;
 mod time_spec;
+mod yaml;
+mod spec_file;
 
 pub use build::{DirectoryBuilder, NewEntry};
 pub use diff::{Change, Difference, diff};
@@ -27,5 +29,6 @@ pub use error::{ObjectError, Result};
 pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
 pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
 pub use object::{Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform};
+pub use spec_file::{BindDest, BindMount, MAX_SPEC_FILE_BYTES, ParsedSpecFile, SpecFile};
 pub use tag::{Tag, TagName, TagNamespace, TagSpec, TagStream};
 pub use time_spec::{Age, TimeSpec};

@@ -6,7 +6,8 @@ use farseek_object::{EnvSpec, MergeOptions, MergedTree};
 use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use tokio::task;
 
-use crate::error::{Result, RuntimeError};
+use crate::error::Result;
+use crate::live::{self, LiveBind};
 
 /// Resolves `spec` in `repository` and merges its layers. Reads metadata only.
 ///
@@ -29,10 +30,22 @@ pub(crate) async fn merge(
     environment: Arc<ResolvedEnvironment>,
     options: MergeOptions,
 ) -> Result<MergedTree> {
+    merge_with(environment, Vec::new(), options).await
+}
+
+/// The same, with a place for each of `live`.
+///
+/// # Errors
+/// Too many files, or what is at such a place cannot be one.
+pub(crate) async fn merge_with(
+    environment: Arc<ResolvedEnvironment>,
+    live: Vec<LiveBind>,
+    options: MergeOptions,
+) -> Result<MergedTree> {
     // Millions of entries take seconds: not on a thread that serves other tasks.
-    let merging = task::spawn_blocking(move || MergedTree::new(&environment.manifests(), options));
+    let merging =
+        task::spawn_blocking(move || live::with_points(&environment.manifests(), &live, options));
     merging
         .await
         .expect("merging does not panic and is not cancelled")
-        .map_err(RuntimeError::Merge)
 }

@@ -116,6 +116,20 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
+    /// A spec file cannot be used.
+    #[error("cannot use the spec file {}: {reason}", path.display())]
+    SpecFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A live layer cannot be shown.
+    #[error("{reason}")]
+    LiveLayer {
+        /// Which, and why not.
+        reason: String,
+    },
     /// The host of a runtime does not do what it is asked.
     #[error("the runtime cannot be changed: {reason}")]
     Control {

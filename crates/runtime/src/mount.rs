@@ -203,8 +203,22 @@ pub(crate) async fn prepare(
     request: &MountRequest,
     tree: MergedTree,
 ) -> Arc<Vfs> {
-    let options = request.vfs_options(Arc::clone(&repository));
-    let reader = Reader::new(repository, request.reader.clone(), Handle::current());
+    let reader = Reader::new(
+        Arc::clone(&repository),
+        request.reader.clone(),
+        Handle::current(),
+    );
+    prepare_with(repository, reader, request, tree).await
+}
+
+/// The same with a reader that is there.
+pub(crate) async fn prepare_with(
+    repository: Arc<dyn Repository>,
+    reader: Reader,
+    request: &MountRequest,
+    tree: MergedTree,
+) -> Arc<Vfs> {
+    let options = request.vfs_options(repository);
     blocking(move || Arc::new(Vfs::new(tree, reader, options))).await
 }
 

@@ -15,10 +15,12 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use farseek_object::BindDest;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Result, RuntimeError};
+use crate::live;
 use crate::namespace;
 use crate::upper;
 
@@ -74,16 +76,19 @@ impl UpperDirs {
 #[derive(Debug)]
 pub(crate) struct Edits {
     upper: Option<Upper>,
+    /// Where live layers are shown: on whatever is mounted.
+    live: Vec<BindDest>,
     frozen: bool,
     /// How often all changes have been undone.
     resets: u32,
 }
 
 impl Edits {
-    /// A runtime that begins with `upper`.
-    pub(crate) fn new(upper: Option<Upper>) -> Self {
+    /// A runtime that begins with `upper` and shows something at each of `live`.
+    pub(crate) fn new(upper: Option<Upper>, live: Vec<BindDest>) -> Self {
         Self {
             upper,
+            live,
             frozen: false,
             resets: 0,
         }
@@ -97,20 +102,26 @@ impl Edits {
         directory: &Path,
     ) -> Result<(), String> {
         if self.upper.is_none() {
+            let lifted = live::lift(at, &self.live)?;
             let made = make_editable(at, upper, directory);
             made.map_err(|error| error.to_string())?;
             self.upper = Some(upper.clone());
+            live::put(at, lifted)?;
         } else if self.frozen {
             remount(at, MsFlags::empty())?;
         }
         self.frozen = false;
-        Ok(())
+        live::allow_writing(at, &self.live, true)
     }
 
     /// Lets it be written to no more.
     pub(crate) fn freeze(&mut self, at: &Path) -> Result<(), String> {
         if self.upper.is_some() && !self.frozen {
-            remount(at, MsFlags::MS_RDONLY)?;
+            live::allow_writing(at, &self.live, false)?;
+            if let Err(error) = remount(at, MsFlags::MS_RDONLY) {
+                live::allow_writing(at, &self.live, true)?;
+                return Err(error);
+            }
             self.frozen = true;
         }
         Ok(())
@@ -128,8 +139,8 @@ impl Edits {
             return Err("the runtime is not editable: nothing has changed".to_owned());
         };
         let dirs = UpperDirs::of(upper, directory);
-        let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        detached.map_err(|errno| errno.desc().to_owned())?;
+        let lifted = live::lift(at, &self.live)?;
+        detach(at)?;
         let undone = match paths {
             [] => self.undo_all(&dirs).map_err(|error| error.to_string()),
             paths => paths
@@ -141,7 +152,35 @@ impl Edits {
         if self.frozen {
             remount(at, MsFlags::MS_RDONLY)?;
         }
-        undone
+        undone.and(live::put(at, lifted))
+    }
+
+    /// Moves what is mounted at `next` to `at`, in the place of what is there, and lets it be
+    /// written to as that could be. Changes are undone.
+    pub(crate) fn replace(
+        &mut self,
+        at: &Path,
+        directory: &Path,
+        next: &Path,
+    ) -> Result<(), String> {
+        let lifted = live::lift(at, &self.live)?;
+        let upper = self.upper.as_ref();
+        let dirs = upper.map(|upper| UpperDirs::of(upper, directory));
+        if dirs.is_some() {
+            detach(at)?;
+        }
+        detach(at)?;
+        let moved = mount(Some(next), at, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
+        moved.map_err(|errno| errno.desc().to_owned())?;
+        if let Some(dirs) = dirs {
+            let undone = self.undo_all(&dirs).map_err(|error| error.to_string());
+            mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
+            if self.frozen {
+                remount(at, MsFlags::MS_RDONLY)?;
+            }
+            undone?;
+        }
+        live::put(at, lifted)
     }
 
     /// Puts the changes aside, so that what is open is not disturbed, and removes them.
@@ -154,6 +193,12 @@ impl Edits {
         fs::set_permissions(&dirs.upper, mode)?;
         upper::remove(&aside)
     }
+}
+
+/// Takes away what is mounted at `at`, the topmost. Whoever has something of it open keeps that.
+fn detach(at: &Path) -> Result<(), String> {
+    let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    detached.map_err(|errno| errno.desc().to_owned())
 }
 
 /// Changes whether what is mounted at `at` can be written to.

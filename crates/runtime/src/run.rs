@@ -19,6 +19,7 @@
 //!
 //! What takes the right to mount while the runtime is used (`edit`, `reset`) is asked of the host at
 //! a socket (`control`), and done by a thread of its own that enters the namespace for that long.
+//! So is another environment in the place of the first (`another`).
 //!
 //! Killed with `SIGKILL`: of CMD, the namespace goes with its last process, as above. Of the host,
 //! whoever is in the environment gets `ENOTCONN` from it, and the record and an empty directory
@@ -29,6 +30,7 @@
 
 mod link;
 mod directory;
+mod another;
 mod control;
 mod front;
 mod host;

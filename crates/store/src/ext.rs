@@ -122,7 +122,7 @@ pub trait RepositoryExt: Repository {
             EnvItem::SpecFile(_) => Err(StoreError::Invalid {
                 what: "environment",
                 text: item.to_string(),
-                reason: "spec files are not supported yet".to_owned(),
+                reason: "a spec file has no digest of its own".to_owned(),
             }),
             EnvItem::Prefix(prefix) => {
                 let error = match self.resolve_prefix(prefix).await {

@@ -22,6 +22,7 @@ use crate::exit::Failure;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::size;
+use crate::specs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -277,6 +278,7 @@ async fn changes(
 }
 
 async fn resolved(repository: &dyn Repository, spec: &EnvSpec) -> Result<Vec<Digest>> {
+    let spec = specs::digests(spec).await?;
     let mut layers = Vec::with_capacity(spec.items.len());
     for item in &spec.items {
         let layer = repository.resolve_item(item).await?;

@@ -31,18 +31,20 @@ pub(crate) struct EditArgs {
 /// Makes the runtime that this is run in editable or not.
 pub(crate) async fn run(args: EditArgs, app: &mut App) -> Result<()> {
     let active = Active::find(app).await?;
-    let request = match args.off {
-        true => Request::Freeze,
-        false => Request::Edit {
-            size: args.tmpfs_size,
-        },
-    };
-    ask(active.directory()?, &request)?;
+    match args.off {
+        // What was changed once can be committed, whether it can still be changed or not.
+        true => Ok(ask(active.directory()?, &Request::Freeze)?),
+        false => allow(active, args.tmpfs_size).await,
+    }
+}
+
+/// Lets the runtime that this is run in be written to, and changes take `size` in memory at most.
+pub(super) async fn allow(active: Active, size: Option<String>) -> Result<()> {
+    ask(active.directory()?, &Request::Edit { size })?;
     let Active {
         mut record,
         runtimes,
     } = active;
-    // What was changed once can be committed, whether it can still be changed or not.
-    record.status.editable |= !args.off;
+    record.status.editable = true;
     Ok(runtimes.save(&record).await?)
 }

@@ -56,7 +56,7 @@ pub(crate) async fn run(args: InfoArgs, app: &mut App) -> Result<()> {
     for (reference, text) in references.iter().zip(&args.references) {
         let digest = repository.resolve(reference).await?;
         if args.annotations.is_asked() {
-            let found = args.annotations.find(&*repository, digest, text).await?;
+            let found = args.annotations.find(&*repository, &[digest], text).await?;
             match args.json.json {
                 true => list.push(annotations_json(text, &digest, found)),
                 false => show_annotations(&args.annotations, &found, app)?,
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: InfoArgs, app: &mut App) -> Result<()> {
 }
 
 /// The value alone where one was asked for, else a line a key.
-fn show_annotations(
+pub(super) fn show_annotations(
     args: &AnnotationViewArgs,
     found: &[(String, String)],
     app: &mut App,

@@ -52,6 +52,7 @@ pub(crate) fn run(args: JoinArgs, app: &mut App) -> Result<()> {
     let words: Words = words(args.command, &at, startup, app)?;
     let mut process = process::Command::new(&words.program);
     process.args(&words.arguments).env(VARIABLE, args.name);
+    process.envs(words.variables.iter().cloned());
     Err(not_executed(&words, &process.exec()))
 }
 

@@ -22,6 +22,7 @@ use crate::reading::ReadingArgs;
 use crate::signals::{Signals, end};
 use crate::size;
 use crate::sources::{SourceArgs, Sources};
+use crate::specs;
 use crate::stats::Report;
 
 const EXAMPLES: &str = "\
@@ -92,7 +93,8 @@ pub(crate) async fn run(args: MountArgs, app: &mut App) -> Result<()> {
     let mut signals = Signals::listen()?;
     let listening = listen(&args).await?;
     let sources = args.sources.open(app).await?;
-    let request = request(&args, app, &sources)?;
+    let spec = specs::mountable(&args.reference).await?;
+    let request = request(&args, spec, app, &sources)?;
     let background = match app.in_background {
         true => Some(Background::enter(app.config.log.file.as_deref())?),
         false => None,
@@ -233,7 +235,7 @@ fn announce(args: &MountArgs, app: &mut App, mountpoint: &Path, pid: u32) -> Res
     ))
 }
 
-fn request(args: &MountArgs, app: &App, sources: &Sources) -> Result<MountRequest> {
+fn request(args: &MountArgs, spec: EnvSpec, app: &App, sources: &Sources) -> Result<MountRequest> {
     // The background process works in another directory.
     let mountpoint = std::path::absolute(&args.mountpoint)
         .map_err(|_| Failure::usage("the mount point is empty: say which directory"))?;
@@ -251,7 +253,7 @@ fn request(args: &MountArgs, app: &App, sources: &Sources) -> Result<MountReques
         passthrough: app.config.fuse.passthrough,
         keeper: keeper(app, sources)?,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
-        ..MountRequest::new(args.reference.clone(), mountpoint)
+        ..MountRequest::new(spec, mountpoint)
     })
 }
 

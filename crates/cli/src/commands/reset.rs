@@ -4,16 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use farseek_object::EnvSpec;
 use farseek_runtime::run::{Request, ask};
 
+use super::edit;
 use crate::active::Active;
 use crate::app::App;
 use crate::exit::Failure;
+use crate::specs;
 
 const EXAMPLES: &str = "\
 Examples:
   farseek reset                     # in a runtime: undo all changes
-  farseek reset /spfs/bin lib/x.so  # undo those of these paths";
+  farseek reset /spfs/bin lib/x.so  # undo those of these paths
+  farseek reset --ref tools/python~1 --edit  # another environment in the place of this one
+
+With --ref all changes are undone. Programs that run on see what was there when they opened it;
+change into the directory anew. Live layers stay as they are.";
 
 /// `farseek reset`.
 #[derive(Debug, Args)]
@@ -21,14 +28,51 @@ Examples:
 pub(crate) struct ResetArgs {
     /// Paths of which to undo the changes, in /spfs; all changes where none is given
     paths: Vec<PathBuf>,
+    /// Show this environment instead: a tag, a digest, or several joined by '+'; '-' for nothing,
+    /// which can be written to
+    #[arg(
+        short = 'r',
+        long = "ref",
+        value_name = "REF",
+        conflicts_with = "paths"
+    )]
+    reference: Option<EnvSpec>,
+    /// Let the environment be written to from now on
+    #[arg(short, long)]
+    edit: bool,
 }
 
 /// Undoes changes of the runtime that this is run in.
 pub(crate) async fn run(args: ResetArgs, app: &mut App) -> Result<()> {
     let active = Active::find(app).await?;
+    if let Some(reference) = &args.reference {
+        show(&active, reference).await?;
+    } else if active.record.status.editable || !args.edit {
+        undo(&active, &args.paths)?;
+    }
+    let is_empty = |spec: &EnvSpec| spec.items.is_empty();
+    match args.edit || args.reference.as_ref().is_some_and(is_empty) {
+        true => edit::allow(Active::find(app).await?, None).await,
+        false => Ok(()),
+    }
+}
+
+/// Puts another environment in the place of the one that is shown.
+async fn show(active: &Active, reference: &EnvSpec) -> Result<()> {
+    let expanded = specs::expand(reference).await?;
+    if let Some((path, _)) = expanded.live.first() {
+        let why = "it is shown from the beginning of a runtime on, so start one with `farseek run`";
+        return Err(specs::of_runtimes(path, why));
+    }
+    let spec = expanded.spec;
+    Ok(ask(active.directory()?, &Request::Show { spec })?)
+}
+
+/// Undoes changes: those of `paths`, or all.
+fn undo(active: &Active, paths: &[PathBuf]) -> Result<()> {
     active.upper()?;
     let inside = |path: &PathBuf| inside(path, active.at());
-    let paths = args.paths.iter().map(inside).collect::<Result<_>>()?;
+    let paths = paths.iter().map(inside).collect::<Result<_>>()?;
     Ok(ask(active.directory()?, &Request::Reset { paths })?)
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,11 +18,13 @@ use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
-use farseek_runtime::{MountRequest, StatsText, Upper};
+use farseek_runtime::{LiveLayer, MountRequest, StatsText, Upper};
+use farseek_store::Repository;
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
 
 use crate::active::VARIABLE;
+use crate::annotations::{self, AnnotationArgs};
 use crate::app::App;
 use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
@@ -29,6 +32,7 @@ use crate::output::note;
 use crate::reading::ReadingArgs;
 use crate::signals::Signals;
 use crate::sources::SourceArgs;
+use crate::specs;
 use crate::stats::Report;
 
 const EXAMPLES: &str = "\
@@ -38,7 +42,10 @@ Examples:
   farseek run - -- sh                                   # an empty environment, to be filled
 
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
-leaves in the background keeps the environment; it is gone with the last of it.";
+leaves in the background keeps the environment; it is gone with the last of it.
+
+An item of REF may be the path of a spec file, or of a directory with a layer.spfs.yaml: a live
+layer shows files beside it as they are, a run spec stands for the items it lists.";
 
 /// Where SPFS keeps upper directories, in the repository.
 const KEPT: &str = "durable_edits";
@@ -50,7 +57,8 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A tag, a digest, or several joined by '+', the topmost last; '-' for nothing
+    /// A tag, a digest, the path of a spec file, or several joined by '+', the topmost last; '-'
+    /// for nothing
     #[arg(value_name = "REF")]
     pub(crate) reference: EnvSpec,
     /// The command; a shell where there is none
@@ -85,6 +93,8 @@ pub(crate) struct RunOptions {
     /// Show the environment at this directory
     #[arg(long, value_name = "DIR", default_value = "/spfs")]
     at: PathBuf,
+    #[command(flatten)]
+    annotations: AnnotationArgs,
     #[command(flatten)]
     sources: SourceArgs,
     #[command(flatten)]
@@ -155,6 +165,7 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
     let words = words(command, &at, Some(&startup_file), app)?;
     let mut process = process::Command::new(&words.program);
     process.args(&words.arguments).env(VARIABLE, name);
+    process.envs(words.variables.iter().cloned());
     Err(not_executed(&words, &process.exec()))
 }
 
@@ -169,13 +180,24 @@ pub(super) fn words(
     let Some(program) = command.next() else {
         return interactive(at, startup_file, app);
     };
-    let scripts = startup::scripts(at);
-    let command = Words::new(program, command);
-    Ok(startup::after_scripts(
-        command,
-        scripts.as_deref(),
-        &script_shell(),
-    ))
+    Ok(after_scripts(Words::new(program, command), at, app))
+}
+
+/// What executes `command` after the startup scripts that are written for the user's shell; where
+/// there are none for `csh`, after those for others.
+fn after_scripts(command: Words, at: &Path, app: &App) -> Words {
+    let shell = app.environment.variable("SHELL").map(Path::new);
+    let csh = shell.filter(|shell| startup::is_csh(shell) && shell.exists());
+    let of_csh = startup::csh_scripts(at);
+    match csh {
+        Some(csh) if !of_csh.is_empty() => {
+            startup::after_csh_scripts(command, &of_csh, csh, &script_shell())
+        }
+        _ => {
+            let scripts = startup::scripts(at);
+            startup::after_scripts(command, scripts.as_deref(), &script_shell())
+        }
+    }
 }
 
 /// The user's shell.
@@ -184,29 +206,48 @@ fn interactive(at: &Path, startup_file: Option<&Path>, app: &App) -> Result<Word
         Some(shell) => PathBuf::from(shell),
         None => script_shell(),
     };
+    let Some(startup_file) = startup_file else {
+        return Ok(after_scripts(
+            Words::new(&shell, [] as [OsString; 0]),
+            at,
+            app,
+        ));
+    };
     // One that is given a script reads no startup file.
-    if let Some(startup_file) = startup_file
-        && startup::is_bash(&shell)
-        && io::stdin().is_terminal()
-    {
-        let names = app.config.environment.variable_names_to_preserve.iter();
-        let preserved = names.filter_map(|name| {
-            let value = app.environment.variables.get(name)?;
-            Some((name.clone(), value.clone()))
-        });
-        let preserved: Vec<_> = preserved.collect();
-        let text = startup::startup_file(&startup::scripts_path(at), &preserved);
-        std::fs::write(startup_file, text)
-            .with_context(|| format!("cannot write {}", startup_file.display()))?;
+    if startup::is_bash(&shell) && io::stdin().is_terminal() {
+        let text = startup::startup_file(&startup::scripts_path(at), &preserved(app));
+        write(startup_file, &text)?;
         return Ok(startup::interactive(&shell, startup_file));
     }
-    let scripts = startup::scripts(at);
-    let shell = Words::new(&shell, [] as [OsString; 0]);
-    Ok(startup::after_scripts(
-        shell,
-        scripts.as_deref(),
-        &script_shell(),
+    let of_csh = startup::csh_scripts(at);
+    let directory = startup_file.parent().unwrap_or(Path::new("/"));
+    // Scripts for others are read before it where there are no others.
+    if startup::is_csh(&shell) && (!of_csh.is_empty() || startup::scripts(at).is_none()) {
+        let home = app.environment.variables.get("HOME").map(String::as_str);
+        let text = startup::csh_startup_file(home, &of_csh, &preserved(app));
+        write(&directory.join(startup::CSH_STARTUP_FILE), &text)?;
+        return Ok(startup::interactive_csh(&shell, directory));
+    }
+    Ok(after_scripts(
+        Words::new(&shell, [] as [OsString; 0]),
+        at,
+        app,
     ))
+}
+
+/// The variables that a startup file sets again.
+fn preserved(app: &App) -> Vec<(String, String)> {
+    let names = app.config.environment.variable_names_to_preserve.iter();
+    let preserved = names.filter_map(|name| {
+        let value = app.environment.variables.get(name)?;
+        Some((name.clone(), value.clone()))
+    });
+    preserved.collect()
+}
+
+fn write(startup_file: &Path, text: &str) -> Result<()> {
+    std::fs::write(startup_file, text)
+        .with_context(|| format!("cannot write {}", startup_file.display()))
 }
 
 /// The shell that reads startup scripts.
@@ -278,19 +319,44 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         None => None,
     };
     let kept = kept(&args, runtimes.as_ref()).await?;
-    let reference = kept.as_ref().map_or(args.reference.clone(), stack_of);
+    let (mut spec, live) = match &kept {
+        Some(record) => (stack_of(record), live_layers(record)?),
+        None => {
+            let expanded = specs::expand(&args.reference).await?;
+            let live = expanded.live_layers();
+            (expanded.spec, live)
+        }
+    };
+    let reference = match &kept {
+        Some(_) => spec.to_string(),
+        None => args.reference.to_string(),
+    };
+    let annotations = args.options.annotations.read()?;
+    let _hold = match annotations.is_empty() {
+        true => None,
+        false => {
+            let repository = repository_of(runtimes.as_ref())?;
+            // Until the record names them.
+            let hold = repository.hold().await?;
+            let layers = annotations::store_layers(app, &**repository, annotations).await?;
+            spec.items.extend(layers.into_iter().map(EnvItem::Digest));
+            Some(hold)
+        }
+    };
     let mount = MountRequest {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
         stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
         list_xattrs: false,
-        ..MountRequest::new(reference, args.options.at()?)
+        ..MountRequest::new(spec, args.options.at()?)
     };
     let reaping = runtimes.clone();
     let request = HostRequest {
         upper: args.options.upper(&args.reference, app),
         mount,
+        reference,
+        live,
         kept,
         name: args.options.runtime_name.clone(),
         directories: app.environment.runtimes_dir(),
@@ -366,6 +432,23 @@ fn stack_of(record: &RuntimeRecord) -> EnvSpec {
     EnvSpec {
         items: items.map(EnvItem::Digest).collect(),
     }
+}
+
+/// Where what a runtime has of its own is kept.
+fn repository_of(runtimes: Option<&Runtimes>) -> Result<&Arc<dyn Repository>> {
+    let runtimes = runtimes.ok_or_else(|| {
+        Failure::usage(
+            "annotations are kept in the local repository, which is not there or not used: \
+             `farseek init` makes it",
+        )
+    })?;
+    Ok(runtimes.repository())
+}
+
+/// What was shown in a runtime.
+fn live_layers(record: &RuntimeRecord) -> Result<Vec<LiveLayer>> {
+    let layers = record.config.live_layers.iter().map(LiveLayer::of_record);
+    Ok(layers.collect::<Result<_, _>>()?)
 }
 
 fn in_words(command: &[OsString]) -> Vec<String> {

@@ -11,6 +11,8 @@ use clap::{Args, Subcommand};
 use farseek_runtime::record::{Host, RuntimeRecord, Runtimes, Verdict};
 use serde_json::{Value, json};
 
+use super::info::show_annotations;
+use crate::annotations::AnnotationViewArgs;
 use crate::app::App;
 use crate::args::RepositoryArgs;
 use crate::exit::Failure;
@@ -49,10 +51,19 @@ enum Action {
     Prune(prune::PruneArgs),
 }
 
+const INFO_EXAMPLES: &str = "\
+Examples:
+  farseek runtime info                                         # in a runtime: of this one
+  farseek runtime info 9b45806f-32b6-49c6-8359-a169d78acbc4
+  farseek runtime info --get-all                               # its annotations alone";
+
 #[derive(Debug, Args)]
+#[command(after_help = INFO_EXAMPLES)]
 struct InfoArgs {
     /// The runtime: else the one this process is in ($SPFS_RUNTIME)
     name: Option<String>,
+    #[command(flatten)]
+    annotations: AnnotationViewArgs,
     #[command(flatten)]
     repository: RepositoryArgs,
 }
@@ -86,7 +97,14 @@ async fn info(args: InfoArgs, app: &mut App) -> Result<()> {
             "this process is in no runtime ({ACTIVE} is not set): say which one"
         ))
     })?;
-    let record = records(app, &args.repository).await?.load(&name).await?;
+    let runtimes = records(app, &args.repository).await?;
+    let record = runtimes.load(&name).await?;
+    if args.annotations.is_asked() {
+        let stack: Vec<_> = record.status.stack.iter().rev().copied().collect();
+        let repository = &**runtimes.repository();
+        let found = args.annotations.find(repository, &stack, &name).await?;
+        return show_annotations(&args.annotations, &found, app);
+    }
     let state = state(judge(record.clone()).await?);
     let mut value = serde_json::to_value(&record).context("the record cannot be JSON")?;
     value["state"] = state.into();

@@ -1,9 +1,9 @@
 //! `farseek untag`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_object::TagSpec;
-use farseek_store::RepositoryExt as _;
+use farseek_store::{Repository, RepositoryExt as _};
 
 use crate::app::App;
 use crate::args::RepositoryArgs;
@@ -47,16 +47,31 @@ pub(crate) async fn run(args: UntagArgs, app: &mut App) -> Result<()> {
         let message = format!("say --latest for the newest version of '{spec}', --all for all");
         return Err(Failure::usage(message));
     }
-    let repository = app.repository(repository.remote.as_deref()).await?;
+    let remote = repository.remote.as_deref();
+    let namespace = app.namespace(remote)?;
+    let repository = app.repository(remote).await?;
+    let removed = remove(&*repository, &spec, all).await;
+    let line = match &namespace {
+        None => removed?,
+        // The same tag outside of it is another one, and still there.
+        Some(namespace) => {
+            let removed = removed.with_context(|| {
+                format!("cannot remove '{spec}' in the tag namespace '{namespace}'")
+            })?;
+            format!("{removed}, in the tag namespace {namespace}")
+        }
+    };
+    app.output.line(line)
+}
+
+/// Removes a version, or all of them, and says what was removed.
+async fn remove(repository: &dyn Repository, spec: &TagSpec, all: bool) -> Result<String> {
     if all {
         repository.read_tag(&spec.name).await?;
         repository.remove_tag_stream(&spec.name).await?;
-        return app
-            .output
-            .line(format_args!("removed {} with its history", spec.name));
+        return Ok(format!("removed {} with its history", spec.name));
     }
-    let tag = repository.resolve_tag(&spec).await?;
+    let tag = repository.resolve_tag(spec).await?;
     repository.remove_tag(&tag).await?;
-    app.output
-        .line(format_args!("removed {spec} (it named {})", tag.target))
+    Ok(format!("removed {spec} (it named {})", tag.target))
 }

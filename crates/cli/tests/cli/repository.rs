@@ -433,3 +433,42 @@ fn without_ghosts(listing: &str) -> String {
         .collect::<Vec<_>>()
         .join("\n\n")
 }
+
+#[test]
+fn untag_says_in_which_namespace() {
+    let place = place_with_tree();
+    place.ok(&["commit", "tree", "--tag", "tools/x"]);
+    let namespace = |words: &[&str]| {
+        let mut command = place.farseek(words);
+        command.env("SPFS_STORAGE__TAG_NAMESPACE", "vfx");
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8(text)
+            .unwrap()
+            .replace(place.path("").to_str().unwrap(), "HERE/")
+    };
+    let said = namespace(&["untag", "tools/x", "--all"]);
+    assert!(
+        said.contains("cannot remove 'tools/x' in the tag namespace 'vfx': "),
+        "{said}"
+    );
+    namespace(&["commit", "tree", "--tag", "tools/x"]);
+    let said = namespace(&["untag", "tools/x", "--all"]);
+    assert_eq!(
+        said,
+        "removed tools/x with its history, in the tag namespace vfx\n"
+    );
+    // The one outside of it is another one.
+    let repository = place.path("home/.local/share/spfs");
+    let remote = format!("file:{}?tag_namespace=vfx", repository.display());
+    let output = place
+        .farseek(&["untag", "tools/x", "--all", "-r", &remote])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("in the tag namespace 'vfx'"), "{said}");
+    assert_eq!(
+        place.ok(&["untag", "tools/x", "--all"]),
+        "removed tools/x with its history\n"
+    );
+}

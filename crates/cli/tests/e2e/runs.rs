@@ -5,5 +5,7 @@ mod site;
 mod process;
 mod life;
 mod editing;
+mod live;
+mod another;
 mod startup;
 pub(crate) mod oracle;

@@ -1,11 +1,12 @@
-//! What is asked of the host from within its runtime: to make it editable or not, and to undo
-//! changes. A user in a namespace of users has no right to mount once it has executed a program;
-//! the host, which never has, keeps it.
+//! What is asked of the host from within its runtime: to make it editable or not, to undo changes,
+//! and to show another environment. A user in a namespace of users has no right to mount once it
+//! has executed a program; the host, which never has, keeps it.
 //!
 //! It listens at a socket in the runtime's directory, which is the user's alone. A request is
 //! carried out in the namespace of mounts of who asks, if that is the runtime's, by a thread that
 //! lives no longer than that: the host must not keep the namespace alive.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -15,9 +16,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use farseek_object::{BindDest, EnvSpec};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
+use super::another::Another;
 use super::link::Link;
 use crate::error::{Result, RuntimeError};
 use crate::namespace;
@@ -48,11 +51,16 @@ pub enum Request {
         /// The paths.
         paths: Vec<PathBuf>,
     },
+    /// Show another environment, and undo all changes.
+    Show {
+        /// Which: without spec files.
+        spec: EnvSpec,
+    },
 }
 
 impl Request {
-    fn words(&self) -> Vec<&[u8]> {
-        match self {
+    fn words(&self) -> Vec<Cow<'_, [u8]>> {
+        let words: Vec<&[u8]> = match self {
             Self::Edit { size: None } => vec![b"edit"],
             Self::Edit { size: Some(size) } => vec![b"edit", size.as_bytes()],
             Self::Freeze => vec![b"freeze"],
@@ -60,7 +68,12 @@ impl Request {
                 let paths = paths.iter().map(|path| path.as_os_str().as_bytes());
                 std::iter::once(b"reset".as_slice()).chain(paths).collect()
             }
-        }
+            Self::Show { spec } => {
+                let spec = spec.to_string().into_bytes();
+                return vec![b"show".into(), spec.into()];
+            }
+        };
+        words.into_iter().map(Cow::from).collect()
     }
 
     fn parse(words: Vec<Vec<u8>>) -> Option<Self> {
@@ -75,6 +88,10 @@ impl Request {
             b"reset" => Some(Self::Reset {
                 paths: words.map(path).collect(),
             }),
+            b"show" => {
+                let spec = String::from_utf8(words.next()?).ok()?.parse().ok()?;
+                Some(Self::Show { spec })
+            }
             _ => None,
         }
     }
@@ -90,7 +107,9 @@ pub fn ask(directory: &Path, request: &Request) -> Result<()> {
     };
     let stream = UnixStream::connect(directory.join(SOCKET)).map_err(gone)?;
     let link = Link::over(stream);
-    link.send(&request.words()).map_err(gone)?;
+    let words = request.words();
+    let words: Vec<&[u8]> = words.iter().map(|word| &**word).collect();
+    link.send(&words).map_err(gone)?;
     let words = link.receive().map_err(gone)?.unwrap_or_default();
     match words.split_first() {
         Some((word, _)) if word == DONE => Ok(()),
@@ -118,6 +137,8 @@ pub(super) struct Runtime {
     pub(super) directory: PathBuf,
     /// How it can be written to when it begins.
     pub(super) upper: Option<Upper>,
+    /// Where live layers are shown.
+    pub(super) live: Vec<BindDest>,
 }
 
 impl Control {
@@ -128,11 +149,12 @@ impl Control {
     }
 
     /// Listens, one request after the other, until this process ends.
-    pub(super) fn listen(self, runtime: Runtime) -> io::Result<()> {
-        let edits = Edits::new(runtime.upper.clone());
+    pub(super) fn listen(self, runtime: Runtime, another: Another) -> io::Result<()> {
+        let edits = Edits::new(runtime.upper.clone(), runtime.live.clone());
         let mut state = State {
             runtime: Arc::new(runtime),
             edits,
+            another,
         };
         thread::Builder::new()
             .name("farseek-control".to_owned())
@@ -148,6 +170,7 @@ impl Control {
 struct State {
     runtime: Arc<Runtime>,
     edits: Edits,
+    another: Another,
 }
 
 impl State {
@@ -176,6 +199,9 @@ impl State {
         if theirs != self.runtime.mounts {
             return Err("it can only be asked for from within the runtime".to_owned());
         }
+        if let Request::Show { spec } = request {
+            return self.show(peer, spec);
+        }
         let (runtime, edits) = (Arc::clone(&self.runtime), &mut self.edits);
         let done = thread::scope(|scope| {
             let doing = scope.spawn(|| enter_and_do(peer, &runtime, edits, request));
@@ -183,6 +209,32 @@ impl State {
         });
         done.unwrap_or_else(|_| Err("the background process failed".to_owned()))
     }
+
+    fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), String> {
+        let prepared = self.another.prepare(spec).map_err(|error| told(&error))?;
+        let (at, directory) = (&self.runtime.at, &self.runtime.directory);
+        let enter = || enter(peer);
+        self.another
+            .show(prepared, at, directory, &mut self.edits, enter)
+    }
+}
+
+/// An error with its causes.
+fn told(error: &RuntimeError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+/// Puts this thread, which ends afterwards, into the namespace of mounts of the process `peer`.
+fn enter(peer: u32) -> Result<(), String> {
+    // Threads share their root and working directory otherwise, and would all have to go along.
+    unshare(CloneFlags::CLONE_FS).map_err(|errno| errno.desc().to_owned())?;
+    namespace::join_mounts(peer).map_err(|error| error.to_string())
 }
 
 /// In a thread that ends afterwards: it is in the runtime's namespace of mounts then.
@@ -192,9 +244,7 @@ fn enter_and_do(
     edits: &mut Edits,
     request: &Request,
 ) -> Result<(), String> {
-    // Threads share their root and working directory otherwise, and would all have to go along.
-    unshare(CloneFlags::CLONE_FS).map_err(|errno| errno.desc().to_owned())?;
-    namespace::join_mounts(peer).map_err(|error| error.to_string())?;
+    enter(peer)?;
     let (at, directory) = (&runtime.at, &runtime.directory);
     match request {
         Request::Edit { size } => {
@@ -203,6 +253,7 @@ fn enter_and_do(
         }
         Request::Freeze => edits.freeze(at),
         Request::Reset { paths } => edits.reset(at, directory, paths),
+        Request::Show { .. } => unreachable!("it is done in another way"),
     }
 }
 
@@ -222,12 +273,22 @@ mod tests {
             Request::Reset {
                 paths: vec!["a b".into(), OsString::from_vec(b"\xff\n".to_vec()).into()],
             },
+            Request::Show {
+                spec: EnvSpec::default(),
+            },
+            Request::Show {
+                spec: "a/b~1+MAIN".parse().unwrap(),
+            },
         ];
         for request in table {
-            let words = request.words().into_iter().map(<[u8]>::to_vec).collect();
+            let words = request.words().into_iter().map(Cow::into_owned).collect();
             assert_eq!(Request::parse(words), Some(request));
         }
         assert_eq!(Request::parse(vec![b"format".to_vec()]), None);
         assert_eq!(Request::parse(Vec::new()), None);
+        assert_eq!(
+            Request::parse(vec![b"show".to_vec(), b"a b".to_vec()]),
+            None
+        );
     }
 }

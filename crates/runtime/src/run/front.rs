@@ -6,17 +6,20 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use farseek_object::BindDest;
 use farseek_vfs::fuse::{MountOptions, attach, see_it_answer};
 
 use super::host::STARTUP_FILE;
 use super::link::Link;
 use crate::daemon;
 use crate::error::{Result, RuntimeError};
+use crate::live::{self, LiveBind};
 use crate::namespace;
 use crate::overlay::{self, Upper};
 use crate::place;
 
-/// What the host says when the environment can be mounted.
+/// What the host says when the environment can be mounted: its number, the name and the directory
+/// of the runtime, and for each that is to be shown a source, what it is, and where.
 pub(super) const PREPARED: &[u8] = b"prepared";
 
 /// What it says when it serves the mount.
@@ -47,6 +50,8 @@ pub struct Front {
     pub name: OsString,
     /// The directory of the runtime.
     pub directory: PathBuf,
+    /// What of the host is shown in the environment.
+    live: Vec<LiveBind>,
 }
 
 impl Front {
@@ -90,12 +95,17 @@ impl Front {
         let mut words = words.into_iter();
         let (word, number) = (words.next(), words.next().and_then(number));
         match (word.as_deref(), number, words.next(), words.next()) {
-            (Some(PREPARED), Some(host), Some(name), Some(directory)) => Ok(Started::Ready(Self {
-                link,
-                host,
-                name: OsString::from_vec(name),
-                directory: OsString::from_vec(directory).into(),
-            })),
+            (Some(PREPARED), Some(host), Some(name), Some(directory)) => {
+                let live =
+                    live_of(words).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+                Ok(Started::Ready(Self {
+                    link,
+                    host,
+                    name: OsString::from_vec(name),
+                    directory: OsString::from_vec(directory).into(),
+                    live,
+                }))
+            }
             (Some(FAILED), code, ..) => {
                 // It tells why before it goes.
                 link.receive().map_err(failed)?;
@@ -134,6 +144,7 @@ impl Front {
         if let Some(upper) = &entrance.upper {
             overlay::make_editable(&at, upper, &self.directory)?;
         }
+        live::show(&at, &self.live, entrance.upper.is_some())?;
         Ok(at)
     }
 }
@@ -167,6 +178,31 @@ fn code_of(mut child: Child) -> u8 {
     code.unwrap_or(1).max(1)
 }
 
+/// A live bind in a message.
+pub(super) fn words_of(bind: &LiveBind) -> [&[u8]; 3] {
+    let kind: &[u8] = match bind.is_directory {
+        true => b"directory",
+        false => b"file",
+    };
+    let source = bind.source.as_os_str().as_bytes();
+    [source, kind, bind.dest.as_str().as_bytes()]
+}
+
+/// The live binds that the rest of a message names.
+fn live_of(mut words: impl Iterator<Item = Vec<u8>>) -> Option<Vec<LiveBind>> {
+    let mut live = Vec::new();
+    while let Some(source) = words.next() {
+        let is_directory = words.next()? == b"directory";
+        let dest: BindDest = String::from_utf8(words.next()?).ok()?.parse().ok()?;
+        live.push(LiveBind {
+            source: OsString::from_vec(source).into(),
+            is_directory,
+            dest,
+        });
+    }
+    Some(live)
+}
+
 fn number(word: Vec<u8>) -> Option<u32> {
     String::from_utf8(word).ok()?.parse().ok()
 }
@@ -175,5 +211,25 @@ fn failed(source: io::Error) -> RuntimeError {
     RuntimeError::Daemon {
         action: "work with the background process",
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_binds_arrive_as_they_were_sent() {
+        let bind = |source: &str, is_directory, dest: &str| LiveBind {
+            source: source.into(),
+            is_directory,
+            dest: dest.parse().unwrap(),
+        };
+        let live = vec![bind("/a b", true, "/spfs/c"), bind("/d", false, "e/f")];
+        let words = live.iter().flat_map(words_of).map(<[u8]>::to_vec);
+        let words: Vec<_> = words.collect();
+        assert_eq!(live_of(words.clone().into_iter()), Some(live));
+        assert_eq!(live_of(words.into_iter().take(5)), None);
+        assert_eq!(live_of([Vec::new(); 0].into_iter()), Some(Vec::new()));
     }
 }

@@ -20,21 +20,24 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task;
 
+use super::another::Another;
 use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
-use super::front::{FAILED, PREPARED, SERVING};
+use super::front::{FAILED, PREPARED, SERVING, words_of};
 use super::link::Link;
 use crate::daemon::Background;
 use crate::environment;
 use crate::error::{Result, RuntimeError};
+use crate::live::{self, LiveBind, LiveLayer};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
 use crate::private;
 use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
+use crate::startup::CSH_STARTUP_FILE;
 
 /// The startup file of an interactive shell, in the runtime's directory.
 pub const STARTUP_FILE: &str = "startup.sh";
@@ -138,32 +141,38 @@ impl Host {
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
         record.status.stack = environment.stack().iter().rev().copied().collect();
-        let merging = environment::merge(Arc::clone(&environment), request.mount.merge);
+        let live = live::binds(&request.live)?;
+        let merging =
+            environment::merge_with(Arc::clone(&environment), live.clone(), request.mount.merge);
         let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
         let reference = reference?;
         drop(environment);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
+            request.runtimes = None;
         }
         let runtime = Runtime {
             mounts: String::new(),
             at: request.mount.mountpoint.clone(),
             directory: directory.path().to_owned(),
             upper: request.upper.clone(),
+            live: live.iter().map(|bind| bind.dest.clone()).collect(),
         };
         let mut opening = Opening {
             host: self,
             request,
             record,
             runtime,
+            live,
         };
         let served = match tree {
             Ok(tree) => opening.serve(repository, tree, control, background).await,
             Err(error) => Err(error),
         };
         match served {
-            Ok(Some((connected, reader))) => Ok(Some(Hosted {
+            Ok(Some((connected, later, reader))) => Ok(Some(Hosted {
                 connected,
+                later,
                 reader,
                 reference,
                 record: opening.record,
@@ -203,7 +212,8 @@ impl Host {
         config.runtime_dir = Some(directory.to_owned());
         config.lower_dir = request.mount.mountpoint.clone();
         config.sh_startup_file = directory.join(STARTUP_FILE);
-        config.csh_startup_file = directory.join(".cshrc");
+        config.csh_startup_file = directory.join(CSH_STARTUP_FILE);
+        config.live_layers = request.live.iter().map(LiveLayer::to_record).collect();
         config
             .secondary_repositories
             .clone_from(&request.secondary_repositories);
@@ -222,7 +232,7 @@ impl Host {
         }
         if let Some(origin) = &mut record.farseek {
             origin.mountpoint = Some(request.mount.mountpoint.clone());
-            origin.reference = Some(request.mount.spec.to_string());
+            origin.reference = Some(request.reference.clone());
             // Not known before the front has made it.
             origin.mount_namespace = None;
         }
@@ -234,6 +244,10 @@ impl Host {
 pub struct HostRequest {
     /// The environment, and where it is to appear.
     pub mount: MountRequest,
+    /// What the environment was asked for as.
+    pub reference: String,
+    /// What of the host is shown in it.
+    pub live: Vec<LiveLayer>,
     /// Where changes go, if it is to be editable. What is kept goes to a directory of the runtime's
     /// name in the one that is given.
     pub upper: Option<Upper>,
@@ -335,6 +349,7 @@ struct Opening<'a> {
     request: HostRequest,
     record: RuntimeRecord,
     runtime: Runtime,
+    live: Vec<LiveBind>,
 }
 
 impl Opening<'_> {
@@ -344,8 +359,8 @@ impl Opening<'_> {
         tree: MergedTree,
         control: Control,
         background: Background,
-    ) -> Result<Option<(Connected, Reader)>> {
-        let vfs = mount::prepare(repository, &self.request.mount, tree).await;
+    ) -> Result<Option<(Connected, Later, Reader)>> {
+        let vfs = mount::prepare(Arc::clone(&repository), &self.request.mount, tree).await;
         let reader = vfs.reader().clone();
         let Some((connection, words)) = self.connection().await? else {
             return Ok(None);
@@ -363,24 +378,33 @@ impl Opening<'_> {
         self.runtime.mounts = mounts.to_string_lossy().into_owned();
         self.runtime.at = path;
         self.save().await;
-        control.listen(self.runtime.clone()).map_err(failed)?;
+        let (served, later) = mpsc::unbounded_channel();
+        let another = Another {
+            handle: Handle::current(),
+            repository,
+            request: self.request.mount.clone(),
+            reader: reader.clone(),
+            runtimes: self.request.runtimes.clone(),
+            name: self.record.name.clone(),
+            live: self.live.clone(),
+            served,
+        };
+        let listening = control.listen(self.runtime.clone(), another);
+        listening.map_err(failed)?;
         background.leave(b"")?;
         // The front may have been killed. Others may be in the runtime by now, for its record is
         // there; if nobody is, the mount ends with the namespace, and this with the mount.
         self.host.link.send(&[SERVING]).ok();
-        Ok(Some((connected, reader)))
+        Ok(Some((connected, later, reader)))
     }
 
     /// Tells the front that it can mount, and waits for the connection and for where that is.
     async fn connection(&self) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
         let host = std::process::id().to_string();
         let (name, directory) = (self.record.name.as_bytes(), &self.runtime.directory);
-        let words = [
-            PREPARED,
-            host.as_bytes(),
-            name,
-            directory.as_os_str().as_bytes(),
-        ];
+        let directory = directory.as_os_str().as_bytes();
+        let mut words = vec![PREPARED, host.as_bytes(), name, directory];
+        words.extend(self.live.iter().flat_map(words_of));
         if self.host.link.send(&words).is_err() {
             return Ok(None);
         }
@@ -408,10 +432,15 @@ impl Opening<'_> {
     }
 }
 
+/// Environments that are served in the place of the first.
+type Later = mpsc::UnboundedReceiver<Connected>;
+
 /// A runtime that is being served.
 #[derive(Debug)]
 pub struct Hosted {
     connected: Connected,
+    /// What is served in its place, each as soon as it is mounted.
+    later: Later,
     reader: Reader,
     reference: Option<Reference>,
     record: RuntimeRecord,
@@ -433,11 +462,17 @@ impl Hosted {
     /// # Errors
     /// Serving the kernel broke down.
     pub async fn ended(&mut self) -> Result<()> {
-        let ended = self.connected.ended().await;
-        ended.map_err(|error| {
-            let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
-            MountError::Broken { path, reason }.into()
-        })
+        loop {
+            let ended = self.connected.ended().await;
+            if let Ok(next) = self.later.try_recv() {
+                self.connected = next;
+                continue;
+            }
+            return ended.map_err(|error| {
+                let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
+                MountError::Broken { path, reason }.into()
+            });
+        }
     }
 
     /// Removes the record and the directory. A runtime that is to be kept keeps its record.
@@ -458,6 +493,12 @@ impl Hosted {
 
 /// A kept runtime that nobody is in is nobody's, until somebody runs it again.
 async fn lay_down(runtimes: &Runtimes, mut record: RuntimeRecord) {
+    // It may have become editable, or another environment, since it was made.
+    if let Ok(now) = runtimes.load(&record.name).await {
+        record = now;
+    }
+    // Nobody has anything of what it showed before.
+    record.status.flattened_layers.clear();
     let status = &mut record.status;
     (status.running, status.owner, status.monitor) = (false, None, None);
     record.config.mount_namespace = None;

@@ -186,7 +186,10 @@ async fn what_is_no_environment(repository: &dyn Repository) {
         .resolve_manifests(&file)
         .await
         .expect_err("a spec file");
-    assert!(error.to_string().contains("not supported yet"), "{error}");
+    assert!(
+        error.to_string().contains("no digest of its own"),
+        "{error}"
+    );
 }
 
 async fn references(repository: &dyn Repository) {

@@ -47,6 +47,11 @@ pub fn attach(mountpoint: &Path, options: &MountOptions) -> Result<Attached, Mou
 }
 
 impl Attached {
+    /// The connection, for this process to serve.
+    pub fn into_connection(self) -> OwnedFd {
+        self.connection
+    }
+
     /// Gives the connection to the process at the other end of `socket`.
     ///
     /// # Errors

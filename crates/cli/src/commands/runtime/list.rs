@@ -10,8 +10,15 @@ use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit;
 
+const EXAMPLES: &str = "\
+Examples:
+  farseek runtime list
+  farseek runtime list --quiet                        # names alone
+  farseek runtime list --json --remote /shows/spfs    # of another repository";
+
 /// `farseek runtime list`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ListArgs {
     /// Print names alone
     #[arg(short, long)]

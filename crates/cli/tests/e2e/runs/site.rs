@@ -206,6 +206,15 @@ impl Site {
         found
     }
 
+    /// Waits until nobody is in the runtime `name`, which is kept.
+    pub(crate) fn see_it_rest(&self, name: &str) {
+        wait_until("it is nobody's", PROMPT, || {
+            let text = self.succeed(&["runtime", "info", name]);
+            let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+            record["status"]["running"] == false && self.directories().is_empty()
+        });
+    }
+
     /// Waits until no runtime has left anything.
     pub(crate) fn see_it_end(&self) {
         wait_until("the runtimes have ended", Duration::from_secs(20), || {

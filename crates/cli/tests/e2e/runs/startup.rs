@@ -116,3 +116,59 @@ fn a_shell_on_a_terminal_reads_the_users_file_first() {
         assert!(said.contains("<hello  there:it's $HOME `id`>"), "{said}");
     });
 }
+
+#[test]
+fn the_shells_of_cs_family_read_theirs() {
+    let needs = [Need::Program("tcsh"), Need::Program("script")];
+    if !need("the_shells_of_cs_family", &needs) {
+        return;
+    }
+    as_both("the_shells_of_cs_family", |site| {
+        with_scripts(site);
+        site.write(
+            "scripts/etc/spfs/startup.d/c.csh",
+            "setenv GREETING 'of  c'; alias greet 'echo \"<${GREETING}:${KEPT}:${HOME}>\"'\n\
+             setenv PATH /spfs/bin:${PATH}\n",
+        );
+        site.write(
+            "home/.cshrc",
+            "setenv KEPT lost; alias hello 'echo hel''lo'\n",
+        );
+        site.commit("scripts", "test/scripts");
+        let mut command =
+            site.command(&["run", "test/scripts", "--", "tool", "a b", "", "!'$HOME"]);
+        command.env("SHELL", farseek_testkit::find_program("tcsh").unwrap());
+        let output = farseek_testkit::output_within(&mut command, PROMPT).unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, "of  c|a b||!'$HOME|");
+        // One that is not installed: what there is for others.
+        command.env("SHELL", "/nonexistent/tcsh");
+        let output = farseek_testkit::output_within(&mut command, PROMPT).unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, "hello  there|a b||!'$HOME|");
+
+        // `script` would start it by that shell, too, which reads the user's file.
+        let inner = "SHELL=$CSH exec \"$FARSEEK\" shell test/scripts";
+        let mut command = site.other("script", &["-qec", inner, "/dev/null"]);
+        command
+            .env("CSH", farseek_testkit::find_program("tcsh").unwrap())
+            .env("SHELL", "/bin/sh")
+            .env("KEPT", "it's $HOME! `id`")
+            .env("SPFS_ENVIRONMENT__VARIABLE_NAMES_TO_PRESERVE", "KEPT")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command).unwrap();
+        let mut stdin = child.child().stdin.take().unwrap();
+        stdin.write_all(b"greet; hello; exit 6\n").unwrap();
+        stdin.flush().unwrap();
+        let status = child.wait_within(PROMPT).unwrap();
+        drop(stdin);
+        let mut said = String::new();
+        let mut stdout = child.child().stdout.take().unwrap();
+        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+        assert_eq!(status.code(), Some(6), "{said}");
+        let home = site.path("home");
+        let expected = format!("<of  c:it's $HOME! `id`:{}>", home.display());
+        assert!(said.contains(&expected) && said.contains("hello"), "{said}");
+    });
+}
