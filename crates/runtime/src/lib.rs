@@ -20,6 +20,7 @@ mod overlay;
 mod patience;
 mod place;
 mod private;
+mod claim;
 pub mod record;
 pub mod startup;
 pub mod run;

@@ -23,7 +23,7 @@ const LARGE_FILE: u64 = 4 << 20;
 const LONG: Duration = Duration::from_secs(30);
 
 /// Addresses that any process may have.
-const ANYWHERE: [&str; 2] = ["127.0.0.1:0"; 2];
+pub(crate) const ANYWHERE: [&str; 2] = ["127.0.0.1:0"; 2];
 
 /// A sandbox whose own repository has the tag, of small files and a large one.
 fn with_source() -> Sandbox {
@@ -44,14 +44,14 @@ fn with_source() -> Sandbox {
 }
 
 /// `farseek server` of a repository.
-struct Served {
-    process: ChildGuard,
+pub(crate) struct Served {
+    pub(crate) process: ChildGuard,
     grpc: SocketAddr,
     http: SocketAddr,
 }
 
 impl Served {
-    fn start(sandbox: &Sandbox, repository: &str, addresses: [&str; 2]) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, repository: &str, addresses: [&str; 2]) -> Self {
         let [grpc, http] = addresses;
         let mut command = sandbox.command(&["server", grpc, http, "--json", "-r", repository]);
         let said = sandbox.path().join("server.out");
@@ -82,7 +82,7 @@ impl Served {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("grpc://{}", self.grpc)
     }
 

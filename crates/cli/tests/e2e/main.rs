@@ -13,6 +13,7 @@ mod memory;
 mod records;
 mod refused;
 mod remote;
+mod rounds;
 mod runs;
 mod stock;
 mod requests;

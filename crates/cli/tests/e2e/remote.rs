@@ -71,13 +71,19 @@ pub(crate) fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_farseek"))
 }
 
-/// Starts `farseek serve` on a free port.
+/// Starts `farseek serve` of the local repository on a free port.
 pub(crate) fn serve(sandbox: &Sandbox) -> (ChildGuard, String) {
+    serve_with(sandbox, &[])
+}
+
+/// Starts `farseek serve` on a free port, with more `arguments`.
+pub(crate) fn serve_with(sandbox: &Sandbox, arguments: &[&str]) -> (ChildGuard, String) {
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let mut command = sandbox.command(&["serve", &address.to_string()]);
+    command.args(arguments);
     let log = fs::File::create(sandbox.path().join("serve.log")).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log);
     let mut server = ChildGuard::spawn(&mut command).unwrap();

@@ -2,11 +2,15 @@
 //!
 //! A record is input: it says where to look, not what may be taken away. A mount is taken away
 //! only where it is one of ours whose server is gone, and a directory only where it is the one of
-//! this runtime under the root that the caller names, with nothing mounted in it.
+//! this runtime under the root that the caller names, which nobody [claims](Claim), with nothing
+//! mounted in it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use farseek_vfs::fuse::{Detach, MountEntry, read_mountinfo, unmount_path};
 use nix::errno::Errno;
@@ -14,10 +18,15 @@ use nix::sys::statvfs::statvfs;
 
 use super::host::Host;
 use super::json::RuntimeRecord;
+use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::patience::{PATIENCE, ask};
 use crate::private;
 use crate::upper::open_up;
+
+/// How long somebody may have a directory who only asks whose it is, and how often we look again.
+const TO_ASK: Duration = Duration::from_millis(2);
+const ASKED: usize = 10;
 
 /// What a runtime has left.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,8 +68,8 @@ impl Leftovers {
         self.mounts.is_empty() && self.directory.is_none()
     }
 
-    /// Takes it away.
-    pub(super) fn take_away(&self) -> Result<()> {
+    /// Takes it away. Returns whether it could be: what somebody claims stays.
+    pub(super) fn take_away(&self) -> Result<bool> {
         for path in &self.mounts {
             // Another may have mounted there since, or taken it away.
             if is_dead(path) {
@@ -70,22 +79,52 @@ impl Leftovers {
         }
         match &self.directory {
             Some(directory) => remove_directory(directory),
-            None => Ok(()),
+            None => Ok(true),
         }
     }
+}
+
+/// Whether the runtime `name`, which has its directory in `root`, is alive, whatever its record
+/// says.
+pub(super) fn is_claimed(root: &Path, name: &str) -> bool {
+    is_name(name) && Claim::is_taken(&root.join(name))
+}
+
+/// Takes away the directories in `root` that nobody claims and whose names are not among `known`:
+/// those of hosts that were killed before they had written a record, or when they had removed it.
+/// Returns their names, and what could not be taken away.
+pub(super) fn take_unknown(
+    root: &Path,
+    known: &BTreeSet<String>,
+) -> (Vec<String>, Vec<(String, RuntimeError)>) {
+    let (mut taken, mut failed) = (Vec::new(), Vec::new());
+    let entries = private::check(root).and_then(|()| fs::read_dir(root));
+    let names = entries.into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| !known.contains(name)) {
+        match remove_directory(&root.join(&name)) {
+            Ok(true) => taken.push(name),
+            Ok(false) => {}
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    (taken, failed)
 }
 
 /// The directory of a runtime, where it is one that can be its alone.
 fn directory(record: &RuntimeRecord, root: &Path) -> Option<PathBuf> {
     let directory = record.config.runtime_dir.as_deref()?;
-    // Compared with care: `root/..`, `root/.` and `root` are no directories *in* it.
-    let mut parts = Path::new(&record.name).components();
-    let is_one = matches!(
+    let is_its_own = is_name(&record.name) && directory == root.join(&record.name);
+    (is_its_own && private::check(root).is_ok()).then(|| directory.to_owned())
+}
+
+/// Compared with care: `root/..`, `root/.` and `root` are no directories *in* it.
+fn is_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(
         (parts.next(), parts.next()),
         (Some(Component::Normal(_)), None)
-    );
-    let is_its_own = is_one && directory == root.join(&record.name);
-    (is_its_own && private::check(root).is_ok()).then(|| directory.to_owned())
+    )
 }
 
 /// Whether the server of a mount is gone. Attributes come from the kernel's memory, dead or alive;
@@ -98,13 +137,32 @@ fn is_dead(path: &Path) -> bool {
     )
 }
 
-fn remove_directory(directory: &Path) -> Result<()> {
+/// Whether it is gone: one that somebody claims stays.
+fn remove_directory(directory: &Path) -> Result<bool> {
+    let _claim = match claim(directory) {
+        Ok(Some(claim)) => claim,
+        Ok(None) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(failed(directory)(error)),
+    };
     let mounts = read_mountinfo()?;
     if let Some(mount) = mounts.iter().find(|m| m.mountpoint.starts_with(directory)) {
         let words = format!("{} is mounted in it", mount.mountpoint.display());
         return Err(failed(directory)(io::Error::other(words)));
     }
-    remove_tree(directory).map_err(failed(directory))
+    remove_tree(directory).map_err(failed(directory))?;
+    Ok(true)
+}
+
+/// Claims a directory, unless somebody has it for longer than it takes to ask whose it is.
+fn claim(directory: &Path) -> io::Result<Option<Claim>> {
+    for _ in 0..ASKED {
+        if let Some(claim) = Claim::take(directory)? {
+            return Ok(Some(claim));
+        }
+        thread::sleep(TO_ASK);
+    }
+    Ok(None)
 }
 
 /// Removes a directory with all that is in it. Links are not followed.

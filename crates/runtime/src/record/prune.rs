@@ -1,5 +1,6 @@
 //! Records whose owners have ended go, with what they have left on this host.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tokio::task;
@@ -7,7 +8,7 @@ use tokio::task;
 use super::host::{Host, Process};
 use super::json::RuntimeRecord;
 use super::judge::Verdict;
-use super::leftovers::Leftovers;
+use super::leftovers::{self, Leftovers};
 use super::runtimes::{Listed, Runtimes};
 use crate::error::{Result, RuntimeError};
 
@@ -39,26 +40,39 @@ pub struct Pruned {
     pub removed: Vec<String>,
     /// The names of those that stay, and what is known of their owners.
     pub kept: Vec<(String, Verdict)>,
+    /// The names of runtimes without a record whose directories went.
+    pub directories: Vec<String>,
     /// The names of those that should have gone, or cannot be read, and why they are there.
     pub failed: Vec<(String, RuntimeError)>,
 }
 
 impl Runtimes {
     /// Removes the records whose owners have ended for certain, as seen from `here`, and what they
-    /// have left. Durable ones stay, as nobody's.
+    /// have left. Durable ones stay, as nobody's. What runtimes have left that have no record goes
+    /// as well, unless it is about records only.
     ///
     /// # Errors
     /// The records cannot be listed.
     pub async fn prune(&self, here: &Host, options: &PruneOptions) -> Result<Pruned> {
         let mut pruned = Pruned::default();
+        let mut known = BTreeSet::new();
         for mut found in self.list().await? {
             let name = found.name.clone();
+            known.insert(name.clone());
             let record = std::mem::replace(&mut found.record, Err(taken(&name)));
             match self.prune_one(here, options, &found, record).await {
                 Ok(None) => pruned.removed.push(name),
                 Ok(Some(verdict)) => pruned.kept.push((name, verdict)),
                 Err(error) => pruned.failed.push((name, error)),
             }
+        }
+        if let (Some(root), false, false) =
+            (options.root.clone(), options.records_only, options.pretend)
+        {
+            let taking = move || leftovers::take_unknown(&root, &known);
+            let (taken, failed) = blocking(taking).await;
+            pruned.directories = taken;
+            pruned.failed.extend(failed);
         }
         Ok(pruned)
     }
@@ -72,8 +86,16 @@ impl Runtimes {
         record: Result<RuntimeRecord>,
     ) -> Result<Option<Verdict>> {
         let record = record?;
-        let (judging, host) = (record.clone(), here.clone());
-        let verdict = blocking(move || host.judge(&judging)).await;
+        let (judging, host, root) = (record.clone(), here.clone(), options.root.clone());
+        let judging = move || {
+            // Others may have written the record; the claim is the host's own.
+            let is_claimed = root.is_some_and(|root| leftovers::is_claimed(&root, &judging.name));
+            match is_claimed {
+                true => Verdict::Alive,
+                false => host.judge(&judging),
+            }
+        };
+        let verdict = blocking(judging).await;
         if !goes(&record, verdict, here, options, |pid| here.process(pid)) {
             return Ok(Some(verdict));
         }
@@ -94,7 +116,7 @@ impl Runtimes {
     }
 
     /// Takes away what `record`, whose processes have ended, has left here, unless `options` say
-    /// that it stays. Returns whether nothing is left any more.
+    /// that it stays. Returns whether nothing is left any more: what a process claims stays.
     ///
     /// # Errors
     /// What is in the way.
@@ -110,7 +132,7 @@ impl Runtimes {
             if !left.is_empty() && options.records_only {
                 return Ok(false);
             }
-            left.take_away().map(|()| true)
+            left.take_away()
         })
         .await
     }

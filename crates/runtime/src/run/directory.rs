@@ -6,13 +6,16 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::private;
 
-/// A runtime's directory, removed when this goes.
+/// A runtime's directory, claimed by this process, and removed when this goes.
 #[derive(Debug)]
 pub(super) struct RuntimeDirectory {
     path: PathBuf,
+    /// Dropped when the directory is gone.
+    _claim: Claim,
 }
 
 impl RuntimeDirectory {
@@ -32,11 +35,11 @@ impl RuntimeDirectory {
             .create(base)
             .map_err(failed)?;
         private::check(base).map_err(failed)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(failed)?;
-        Ok(Self { path })
+        let claim = Claim::make(&path).map_err(failed)?;
+        Ok(Self {
+            path,
+            _claim: claim,
+        })
     }
 
     /// Where it is.

@@ -20,6 +20,7 @@ use farseek_store::{
 };
 use farseek_testkit::{Need, need};
 use futures::{StreamExt as _, future};
+use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
 use crate::fixture::{CONTENT, repository, spec};
@@ -346,6 +347,8 @@ async fn the_directory_of_an_ended_runtime_goes_with_it_and_no_other() {
     for path in ["mine/upper/deep", "mine/work/work", "theirs"] {
         std::fs::create_dir_all(root.path().join(path)).unwrap();
     }
+    // Of a runtime that is in another repository.
+    let _theirs = claim(&root.path().join("theirs"));
     std::fs::write(outside.path().join("file"), "x").unwrap();
     std::os::unix::fs::symlink(outside.path(), root.path().join("mine/upper/link")).unwrap();
     let at = |name: &str, directory: &Path| {
@@ -460,6 +463,80 @@ async fn nothing_is_taken_away_where_others_may_write() {
     let pruned = runtimes.prune(&here, &options).await.unwrap();
     assert_eq!(pruned.removed, ["mine"]);
     assert!(mine.is_dir());
+}
+
+/// A root of runtimes' directories with these in it, that is the user's alone.
+fn root_with(names: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for name in names {
+        std::fs::create_dir(root.path().join(name)).unwrap();
+        std::fs::write(root.path().join(name).join("control"), "").unwrap();
+    }
+    root
+}
+
+/// As the host of a runtime claims its directory.
+fn claim(directory: &std::path::Path) -> Flock<std::fs::File> {
+    let directory = std::fs::File::open(directory).unwrap();
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).unwrap()
+}
+
+#[tokio::test]
+async fn a_live_runtime_keeps_its_directory_whatever_is_written_into_its_record() {
+    let (_directory, local) = local();
+    let runtimes = in_repository(&local);
+    let root = root_with(&["mine"]);
+    let mine = root.path().join("mine");
+    let mut record = ended_record("mine");
+    record.config.runtime_dir = Some(mine.clone());
+    runtimes.create(&record).await.unwrap();
+    let options = PruneOptions {
+        root: Some(root.path().to_owned()),
+        ..PruneOptions::default()
+    };
+    let here = Host::current().unwrap();
+    let claim = claim(&mine);
+    let pruned = runtimes.prune(&here, &options).await.unwrap();
+    assert_eq!(pruned.kept, [("mine".to_owned(), Verdict::Alive)]);
+    let taken = runtimes.take_leftovers_of(&here, &options, &record).await;
+    assert!(!taken.unwrap());
+    assert!(mine.join("control").exists());
+    drop(claim);
+    let pruned = runtimes.prune(&here, &options).await.unwrap();
+    assert_eq!(pruned.removed, ["mine"]);
+    assert!(!mine.exists());
+}
+
+#[tokio::test]
+async fn a_directory_without_a_record_goes_unless_somebody_has_it() {
+    let (_directory, local) = local();
+    let runtimes = in_repository(&local);
+    let root = root_with(&["alive", "left", "recorded"]);
+    let mut recorded = record("recorded");
+    recorded.config.runtime_dir = Some(root.path().join("recorded"));
+    runtimes.create(&recorded).await.unwrap();
+    let _claim = claim(&root.path().join("alive"));
+    let options = |records_only, pretend| PruneOptions {
+        root: Some(root.path().to_owned()),
+        records_only,
+        pretend,
+        ..PruneOptions::default()
+    };
+    let here = Host::current().unwrap();
+    let there = || {
+        let entries = std::fs::read_dir(root.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for (records_only, pretend) in [(true, false), (false, true)] {
+        let options = options(records_only, pretend);
+        runtimes.prune(&here, &options).await.unwrap();
+        assert_eq!(there(), ["alive", "left", "recorded"]);
+    }
+    let pruned = runtimes.prune(&here, &options(false, false)).await.unwrap();
+    assert_eq!(pruned.directories, ["left"]);
+    assert_eq!(there(), ["alive", "recorded"]);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ pub(super) async fn run(args: PruneArgs, app: &mut App) -> Result<()> {
     if args.json.json {
         app.output.json(&value(&pruned))?;
     } else {
-        for name in &pruned.removed {
+        for name in pruned.removed.iter().chain(&pruned.directories) {
             app.output.line(format_args!("removed {name}"))?;
         }
     }
@@ -69,6 +69,7 @@ fn value(pruned: &Pruned) -> Value {
     let failed = pruned.failed.iter();
     json!({
         "removed": pruned.removed,
+        "directories": pruned.directories,
         "kept": kept
             .map(|(name, verdict)| json!({ "name": name, "state": state(*verdict) }))
             .collect::<Value>(),

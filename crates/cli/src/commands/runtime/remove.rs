@@ -68,7 +68,14 @@ async fn remove(args: &RemoveArgs, app: &App, runtimes: &Runtimes, name: &str) -
                 root: Some(app.environment.runtimes_dir()),
                 ..PruneOptions::default()
             };
-            runtimes.take_leftovers_of(&here, &options, record).await?;
+            let is_gone = runtimes.take_leftovers_of(&here, &options, record).await?;
+            if !is_gone && !args.force && !args.ignore_monitor {
+                let message = format!(
+                    "the runtime '{name}' stays: its record says that it has ended, but a process \
+                     has its directory: end that first, or --ignore-monitor"
+                );
+                return Err(Failure::error(Code::Busy, message));
+            }
         }
         if record.config.durable && args.repository.remote.is_none() {
             remove_changes(app, &found).await?;
