@@ -40,9 +40,12 @@ impl Output {
 
     /// Writes a value as JSON, indented, and a line feed.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value).context("the answer cannot be JSON")?;
-        // JSON has escapes of its own.
-        writeln!(self.stdout, "{text}").or_else(told)
+        // As it is made, for it may be of any length. JSON has escapes of its own.
+        match serde_json::to_writer_pretty(&mut self.stdout, value) {
+            Err(error) if error.is_io() => told(error.into()),
+            written => written.context("the answer cannot be JSON"),
+        }?;
+        writeln!(self.stdout).or_else(told)
     }
 
     /// Shows everything written so far.

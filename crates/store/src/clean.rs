@@ -36,8 +36,8 @@
 //! the protection too, by the server's clock; and the protocol tells no age of payloads, so there
 //! those stay.
 //!
-//! Memory: a digest for all that is kept and for all that goes, and a few manifests. Deliberately
-//! absent: eviction from caches, runtimes' records (their makers remove them), `durable_edits`.
+//! Memory: a digest for all that is kept, forty bytes for all that goes, and a few manifests: below
+//! 300 MiB for a million objects and as many payloads, however many of them go. Deliberately absent: eviction from caches, runtimes' records (their makers remove them), `durable_edits`.
 
 mod prune;
 mod mark;
@@ -56,7 +56,7 @@ use std::time::{Duration, SystemTime};
 
 use farseek_object::{Digest, TagName};
 
-pub use plan::{CleanPlan, DoomedObject, DoomedPayload, PrunedTag};
+pub use plan::{CleanPlan, Doomed, DoomedList, PrunedTag};
 pub use prune::PruneRules;
 pub use sweep::sweep;
 
@@ -156,23 +156,18 @@ async fn plan_older_than(
 
     let marked = kept.len() as u64;
     let objects = list_objects(repository, &mut kept, concurrency).await?;
-    let objects = survey::objects(repository, objects).await?;
-    let (young, objects): (Vec<_>, Vec<_>) = objects
-        .into_iter()
-        .partition(|object| object.is_young(limit));
-    let digests = young.iter().map(|object| object.digest);
-    mark::keep(repository, digests, &mut kept, concurrency, progress).await?;
-    let platforms = survey::platforms(repository, &objects).await?;
-    let objects = plan::doomed_objects(objects, &kept, &platforms, limit);
+    let objects = survey::objects(repository, objects, limit).await?;
+    let young = objects.young();
+    kept.keep_leaves(objects.young_leaves);
+    mark::keep(repository, objects.young, &mut kept, concurrency, progress).await?;
+    let platforms = survey::platforms(repository, &objects.old).await?;
+    let objects = plan::doomed_objects(objects.old, &kept, &platforms);
 
     let payloads = survey::unkept(repository.list_payloads(), &kept).await?;
-    let payloads = survey::payloads(repository, payloads).await?;
-    let count = |wanted: &dyn Fn(&plan::Candidate) -> bool| {
-        payloads.iter().filter(|payload| wanted(payload)).count() as u64
-    };
-    let young = young.len() as u64 + count(&|payload| payload.is_young(limit));
-    let ageless = count(&|payload| payload.written.is_none());
-    let payloads = plan::doomed_payloads(payloads, &kept, limit);
+    let payloads = survey::payloads(repository, payloads, limit).await?;
+    let young = young + payloads.young();
+    let ageless = payloads.ageless;
+    let payloads = plan::doomed_payloads(payloads.old, &kept);
     let kept = Arc::new(kept);
     Ok(CleanPlan {
         limit,

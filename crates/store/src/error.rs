@@ -77,6 +77,18 @@ pub enum StoreError {
         /// Its words.
         reason: String,
     },
+    /// Things that waited to be published are gone, for somebody has removed the files they waited in.
+    /// All else is published; these may be put again.
+    #[error(
+        "{location} has lost {} that waited to be published, for somebody else has removed them: try again",
+        counted(digests)
+    )]
+    Lost {
+        /// Where.
+        location: String,
+        /// Objects and payloads.
+        digests: Vec<Digest>,
+    },
     /// What the repository holds or says is wrong: asking again will not help.
     #[error("{location} is corrupt: {reason}")]
     Corrupt {
@@ -139,6 +151,13 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn counted(digests: &[Digest]) -> String {
+    match digests {
+        [one] => one.to_string(),
+        many => format!("{} files", many.len()),
+    }
 }
 
 impl StoreError {

@@ -16,7 +16,7 @@ use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, T
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::bulk::Bulk;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
@@ -343,7 +343,18 @@ impl Repository for FsRepository {
     async fn publish(&self) -> Result<()> {
         // Payloads first: a blob object promises that its payload is there.
         let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
-        run(move || payloads.publish().and_then(|()| objects.publish())).await
+        let lost = run(move || {
+            payloads.publish()?;
+            objects.forget(&payloads.lost());
+            objects.publish()?;
+            Ok([payloads.take_lost(), objects.take_lost()].concat())
+        });
+        let digests = lost.await?;
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let location = self.location.clone();
+        Err(StoreError::Lost { location, digests })
     }
 
     /// Where none can be made, as in a directory that is not ours, the age of what is written is

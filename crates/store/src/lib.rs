@@ -37,8 +37,8 @@ pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
 pub use clean::{
-    CleanOptions, CleanPlan, CleanSummary, DoomedObject, DoomedPayload, PruneRules, PrunedTag,
-    plan_clean, sweep,
+    CleanOptions, CleanPlan, CleanSummary, Doomed, DoomedList, PruneRules, PrunedTag, plan_clean,
+    sweep,
 };
 pub use commit::{CommitOptions, CommitSummary, commit_directory, survey_changes};
 pub use copy::{CopiedItem, CopyOptions, CopyPolicy, CopySummary, TagOutcome, copy};

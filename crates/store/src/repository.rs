@@ -267,6 +267,9 @@ pub trait Repository: fmt::Debug + Send + Sync {
     }
 
     /// Makes every deferred write visible and durable.
+    ///
+    /// # Errors
+    /// `Lost` where some of what waited is gone: all else is visible, and those may be put again.
     async fn publish(&self) -> Result<()> {
         Ok(())
     }
@@ -292,7 +295,7 @@ pub trait Repository: fmt::Debug + Send + Sync {
         })
     }
 
-    /// What its keeper can do, where that is us.
+    /// What its keeper can do, where that is us, or may be a server of ours.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None
     }

@@ -441,3 +441,45 @@ async fn a_repository_that_cannot_be_written_says_which_file() {
         "it is there already"
     );
 }
+
+#[tokio::test]
+async fn what_somebody_removes_before_it_is_published_is_told_once_and_forgotten() {
+    for many in [3, 100] {
+        let (directory, repository) = create();
+        let header = Header::default();
+        let mut digests = Vec::new();
+        for number in 0..many {
+            let payload = put(&repository, vec![number; 10], LATER).await;
+            let size = 10;
+            let blob = Object::Blob(Blob {
+                header,
+                payload,
+                size,
+            });
+            assert_eq!(repository.put_object(&blob, LATER).await.unwrap(), payload);
+            digests.push(payload);
+        }
+        let work = directory.path().join("payloads/work");
+        let removed = files_below(&work).pop().unwrap();
+        let lost = Digest::of(&fs::read(&removed).unwrap());
+        fs::remove_file(removed).unwrap();
+        let error = repository.publish().await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Lost { digests, .. } if *digests == [lost]),
+            "{error:?}"
+        );
+        // All else is there, and no blob object promises what is not.
+        for digest in &digests {
+            let is_there = *digest != lost;
+            let size = repository.payload_size(digest).await.unwrap();
+            assert_eq!(size.is_some(), is_there);
+            assert_eq!(repository.has_object(digest).await.unwrap(), is_there);
+        }
+        repository.publish().await.unwrap();
+        assert_eq!(files_below(&work), [] as [PathBuf; 0]);
+        let number = digests.iter().position(|digest| *digest == lost).unwrap();
+        put(&repository, vec![number as u8; 10], LATER).await;
+        repository.publish().await.unwrap();
+        assert_eq!(repository.payload_size(&lost).await.unwrap(), Some(10));
+    }
+}

@@ -10,8 +10,8 @@ use clap::Args;
 use farseek_object::{Age, Digest, ObjectKind, TagName};
 use farseek_runtime::record::{Host, PruneOptions, Runtimes};
 use farseek_store::{
-    CleanOptions, CleanPlan, CleanSummary, LeftoverKind, PruneRules, PrunedTag, Repository,
-    plan_clean, sweep,
+    CleanOptions, CleanPlan, CleanSummary, DoomedList, LeftoverKind, PruneRules, PrunedTag,
+    Repository, plan_clean, sweep,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -273,12 +273,12 @@ fn tell_plan(app: &mut App, plan: &CleanPlan, ended: &[String]) -> Result<()> {
         app.output
             .line(format_args!("tag {} -> {target}", spec(pruned)))?;
     }
-    for object in &plan.objects {
+    for object in plan.objects.iter() {
         let bytes = bytes(object.bytes);
         let (kind, digest) = (kind(object.kind), object.digest);
         app.output.line(format_args!("{kind} {digest}{bytes}"))?;
     }
-    for payload in &plan.payloads {
+    for payload in plan.payloads.iter() {
         let (digest, bytes) = (payload.digest, bytes(payload.bytes));
         app.output.line(format_args!("payload {digest}{bytes}"))?;
     }
@@ -380,7 +380,7 @@ fn tell(plan: &CleanPlan, summary: &CleanSummary) -> String {
     format!("{text}; {}", stays(plan))
 }
 
-/// What is printed as JSON: nothing is copied, for a plan may name a million things.
+/// What is printed as JSON: what goes is not copied, for it may be millions of things.
 #[derive(Serialize)]
 struct Report<'a> {
     repository: &'a str,
@@ -388,14 +388,30 @@ struct Report<'a> {
     older_than: String,
     runtimes: &'a [String],
     tags: Vec<Value>,
-    objects: Vec<Row>,
-    payloads: Vec<Row>,
+    objects: Rows<'a>,
+    payloads: Rows<'a>,
     leftovers: Vec<Value>,
     bytes: u64,
     kept: u64,
     young: u64,
     payloads_of_unknown_age: u64,
     removed: Option<Value>,
+}
+
+/// Objects or payloads, each written when its turn has come.
+struct Rows<'a> {
+    list: &'a DoomedList,
+    has_kinds: bool,
+}
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.list.iter().map(|doomed| Row {
+            digest: doomed.digest,
+            kind: self.has_kinds.then(|| kind(doomed.kind)),
+            bytes: doomed.bytes,
+        }))
+    }
 }
 
 /// An object or a payload.
@@ -414,7 +430,7 @@ fn as_text<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Er
 
 fn describe<'a>(
     repository: &'a dyn Repository,
-    plan: &CleanPlan,
+    plan: &'a CleanPlan,
     ended: &'a [String],
     done: Option<&CleanSummary>,
 ) -> Report<'a> {
@@ -428,28 +444,19 @@ fn describe<'a>(
             "time": time(pruned.tag.time),
         })
     };
-    let objects = plan.objects.iter().map(|object| Row {
-        digest: object.digest,
-        kind: Some(kind(object.kind)),
-        bytes: object.bytes,
-    });
-    let payloads = plan.payloads.iter().map(|payload| Row {
-        digest: payload.digest,
-        kind: None,
-        bytes: payload.bytes,
-    });
     let leftovers = plan.leftovers.iter().map(|leftover| {
         let path = leftover.path.display().to_string();
         json!({ "kind": leftover_kind(leftover.kind), "path": path, "bytes": leftover.bytes })
     });
+    let rows = |list, has_kinds| Rows { list, has_kinds };
     Report {
         repository: repository.location(),
         dry_run: done.is_none(),
         older_than: time(plan.limit.into()),
         runtimes: ended,
         tags: plan.tags.iter().map(tag).collect(),
-        objects: objects.collect(),
-        payloads: payloads.collect(),
+        objects: rows(&plan.objects, true),
+        payloads: rows(&plan.payloads, false),
         leftovers: leftovers.collect(),
         bytes: plan.bytes(),
         kept: plan.kept,

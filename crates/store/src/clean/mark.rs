@@ -42,6 +42,11 @@ impl Kept {
         self.all.len()
     }
 
+    /// Keeps what has nothing below it.
+    pub(super) fn keep_leaves(&mut self, leaves: impl IntoIterator<Item = Digest>) {
+        self.all.extend(leaves);
+    }
+
     /// Keeps `digest`. Returns whether it has to be read.
     fn add(&mut self, digest: Digest) -> bool {
         self.all.insert(digest);

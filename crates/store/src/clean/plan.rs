@@ -20,24 +20,91 @@ pub struct PrunedTag {
     pub tag: Tag,
 }
 
-/// An object that goes.
+/// An object or a payload that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DoomedObject {
+pub struct Doomed {
     /// Which.
     pub digest: Digest,
-    /// What it is, where it can be told.
+    /// What an object is, where it can be told; `None` for payloads.
     pub kind: Option<ObjectKind>,
     /// Bytes of it as it is stored, where they can be told.
     pub bytes: Option<u64>,
 }
 
-/// A payload that goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DoomedPayload {
-    /// Which.
-    pub digest: Digest,
-    /// Bytes of it, where they can be told.
-    pub bytes: Option<u64>,
+/// Those that go, in their order: 40 bytes each, for there may be millions.
+#[derive(Debug, Clone, Default)]
+pub struct DoomedList(Vec<Packed>);
+
+impl DoomedList {
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Doomed> + '_ {
+        self.0.iter().map(|packed| packed.unpack())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same, as they are kept.
+    pub(super) fn packed(&self) -> &[Packed] {
+        &self.0
+    }
+}
+
+/// A [`Doomed`] in 40 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed {
+    pub(super) digest: Digest,
+    /// The size above [`KIND_BITS`], the kind below.
+    known: u64,
+}
+
+/// Bits of the kind of a [`Packed`].
+const KIND_BITS: u32 = 3;
+
+/// The size of what tells none: nothing is so large.
+const NO_SIZE: u64 = u64::MAX >> KIND_BITS;
+
+/// The kinds, by their numbers; what is none of them cannot be told.
+const KINDS: [ObjectKind; 4] = [
+    ObjectKind::Platform,
+    ObjectKind::Layer,
+    ObjectKind::Manifest,
+    ObjectKind::Blob,
+];
+
+impl Packed {
+    pub(super) fn new(digest: Digest, kind: Option<ObjectKind>, bytes: Option<u64>) -> Self {
+        let size = bytes.map_or(NO_SIZE, |bytes| bytes.min(NO_SIZE - 1));
+        let place = |kind| KINDS.iter().position(|known| *known == kind);
+        let kind = kind.and_then(place).unwrap_or(KINDS.len()) as u64;
+        let known = size << KIND_BITS | kind;
+        Self { digest, known }
+    }
+
+    pub(super) fn kind(&self) -> Option<ObjectKind> {
+        let place = self.known & ((1 << KIND_BITS) - 1);
+        KINDS.get(place as usize).copied()
+    }
+
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let size = self.known >> KIND_BITS;
+        (size != NO_SIZE).then_some(size)
+    }
+
+    fn unpack(&self) -> Doomed {
+        Doomed {
+            digest: self.digest,
+            kind: self.kind(),
+            bytes: self.bytes(),
+        }
+    }
 }
 
 /// What a clean would do, whole: nothing else goes. Less may, where something has become young
@@ -49,9 +116,9 @@ pub struct CleanPlan {
     /// Versions of tags.
     pub tags: Vec<PrunedTag>,
     /// Objects, parents first: each before whatever it refers to.
-    pub objects: Vec<DoomedObject>,
+    pub objects: DoomedList,
     /// Payloads.
-    pub payloads: Vec<DoomedPayload>,
+    pub payloads: DoomedList,
     /// What processes that were killed have left, and what is made from what goes.
     pub leftovers: Vec<Leftover>,
     /// Digests of objects and payloads that stay because a tag leads to them.
@@ -84,68 +151,27 @@ impl CleanPlan {
     }
 }
 
-/// Something that no tag leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) digest: Digest,
-    /// When it was last written or found; `None` where the repository cannot tell.
-    pub(super) written: Option<SystemTime>,
-    pub(super) bytes: Option<u64>,
-    pub(super) kind: Option<ObjectKind>,
-}
-
-impl Candidate {
-    /// Whether it is too young. Where the repository cannot tell it decides at the removal.
-    pub(super) fn is_young(&self, limit: SystemTime) -> bool {
-        self.written.is_some_and(|written| written >= limit)
-    }
-}
-
-/// Those of `objects` that go, parents first. `platforms` says what is below each platform among
-/// them; `kept` has what tags lead to, the young, and what is below these.
+/// Those of `objects`, which are old, that go: parents first. `platforms` says what is below each
+/// platform among them; `kept` has what tags lead to, the young, and what is below these.
 pub(super) fn doomed_objects(
-    objects: Vec<Candidate>,
+    mut objects: Vec<Packed>,
     kept: &Kept,
     platforms: &HashMap<Digest, Vec<Digest>>,
-    limit: SystemTime,
-) -> Vec<DoomedObject> {
-    let mut doomed: Vec<DoomedObject> = objects
-        .into_iter()
-        .filter(|object| !kept.contains(&object.digest) && !object.is_young(limit))
-        .map(
-            |Candidate {
-                 digest,
-                 kind,
-                 bytes,
-                 ..
-             }| DoomedObject {
-                digest,
-                kind,
-                bytes,
-            },
-        )
-        .collect();
+) -> DoomedList {
+    objects.retain(|object| !kept.contains(&object.digest));
     let depths = depths(platforms);
-    doomed.sort_unstable_by_key(|object| {
-        (rank(object.kind), depths.get(&object.digest), object.digest)
+    objects.sort_unstable_by_key(|object| {
+        let depth = depths.get(&object.digest);
+        (rank(object.kind()), depth, object.digest)
     });
-    doomed
+    DoomedList(objects)
 }
 
-/// Those of `payloads` that go: of a payload whose age cannot be told nobody knows.
-pub(super) fn doomed_payloads(
-    payloads: Vec<Candidate>,
-    kept: &Kept,
-    limit: SystemTime,
-) -> Vec<DoomedPayload> {
-    let mut doomed: Vec<DoomedPayload> = payloads
-        .into_iter()
-        .filter(|payload| !kept.contains(&payload.digest))
-        .filter(|payload| payload.written.is_some_and(|written| written < limit))
-        .map(|Candidate { digest, bytes, .. }| DoomedPayload { digest, bytes })
-        .collect();
-    doomed.sort_unstable_by_key(|payload| payload.digest);
-    doomed
+/// Those of `payloads`, which are old, that go.
+pub(super) fn doomed_payloads(mut payloads: Vec<Packed>, kept: &Kept) -> DoomedList {
+    payloads.retain(|payload| !kept.contains(&payload.digest));
+    payloads.sort_unstable_by_key(|payload| payload.digest);
+    DoomedList(payloads)
 }
 
 /// The place of a kind in the order. What cannot be told refers to nothing that anybody can find.
@@ -184,8 +210,6 @@ fn depths(platforms: &HashMap<Digest, Vec<Digest>>) -> HashMap<Digest, usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -213,15 +237,9 @@ mod tests {
             (4, Some(ObjectKind::Platform)),
             (1, Some(ObjectKind::Platform)),
         ];
-        let limit = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
-        let candidate = |(n, kind)| Candidate {
-            digest: digest(n),
-            written: Some(SystemTime::UNIX_EPOCH),
-            bytes: Some(1),
-            kind,
-        };
-        let objects = kinds.into_iter().map(candidate).collect();
-        let doomed = doomed_objects(objects, &Kept::default(), &platforms, limit);
+        let pack = |(n, kind)| Packed::new(digest(n), kind, Some(1));
+        let objects = kinds.into_iter().map(pack).collect();
+        let doomed = doomed_objects(objects, &Kept::default(), &platforms);
         let place = |n| {
             doomed
                 .iter()
@@ -232,6 +250,28 @@ mod tests {
             assert!(place(parent) < place(child), "{parent} before {child}");
         }
         assert_eq!(doomed.len(), kinds.len());
+    }
+
+    #[test]
+    fn what_is_packed_is_little_and_all_there() {
+        assert_eq!(size_of::<Packed>(), 40);
+        let kinds = KINDS.into_iter().map(Some).chain([None]);
+        for kind in kinds {
+            for bytes in [None, Some(0), Some(1), Some(1 << 50), Some(NO_SIZE - 1)] {
+                let packed = Packed::new(digest(1), kind, bytes);
+                let digest = digest(1);
+                assert_eq!(
+                    packed.unpack(),
+                    Doomed {
+                        digest,
+                        kind,
+                        bytes
+                    }
+                );
+            }
+        }
+        let largest = Packed::new(digest(1), None, Some(u64::MAX));
+        assert_eq!(largest.bytes(), Some(NO_SIZE - 1));
     }
 
     proptest! {

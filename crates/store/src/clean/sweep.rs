@@ -7,7 +7,7 @@ use farseek_object::{Digest, ObjectKind};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::mark::{self, Kept};
-use super::plan::{CleanPlan, DoomedObject, DoomedPayload, PrunedTag, rank};
+use super::plan::{CleanPlan, Packed, PrunedTag, rank};
 use super::roots::{self, World};
 use super::{CleanOptions, CleanSummary, PruneRules};
 use crate::error::{Result, StoreError};
@@ -101,10 +101,10 @@ impl Sweep<'_> {
     /// has refreshed it, finds what is below it there as well.
     async fn objects(&mut self) -> Result<()> {
         let plan = self.plan;
-        let together = |a: &DoomedObject, b: &DoomedObject| {
-            rank(a.kind) == rank(b.kind) && a.kind != Some(ObjectKind::Platform)
+        let together = |a: &Packed, b: &Packed| {
+            rank(a.kind()) == rank(b.kind()) && a.kind() != Some(ObjectKind::Platform)
         };
-        let groups = plan.objects.chunk_by(together);
+        let groups = plan.objects.packed().chunk_by(together);
         for group in groups.flat_map(|group| group.chunks(PREPARED)) {
             let left = self.remove_objects(group).await?;
             self.summary.left += left.len() as u64;
@@ -114,7 +114,7 @@ impl Sweep<'_> {
     }
 
     /// Gives those that are still there, or may be.
-    async fn remove_objects(&mut self, group: &[DoomedObject]) -> Result<Vec<Digest>> {
+    async fn remove_objects(&mut self, group: &[Packed]) -> Result<Vec<Digest>> {
         let (repository, limit) = (self.repository, self.plan.limit);
         let doomed = group
             .iter()
@@ -132,7 +132,7 @@ impl Sweep<'_> {
                 left.push(object.digest);
                 continue;
             }
-            let bytes = object.bytes.unwrap_or_default();
+            let bytes = object.bytes().unwrap_or_default();
             self.summary.objects += 1;
             self.summary.bytes += bytes;
             self.progress.stored(1, bytes);
@@ -143,13 +143,13 @@ impl Sweep<'_> {
 
     async fn payloads(&mut self) -> Result<()> {
         let plan = self.plan;
-        for group in plan.payloads.chunks(PREPARED) {
+        for group in plan.payloads.packed().chunks(PREPARED) {
             self.remove_payloads(group).await?;
         }
         Ok(())
     }
 
-    async fn remove_payloads(&mut self, group: &[DoomedPayload]) -> Result<()> {
+    async fn remove_payloads(&mut self, group: &[Packed]) -> Result<()> {
         let (repository, limit) = (self.repository, self.plan.limit);
         let doomed = group.iter();
         let doomed = doomed.filter(|payload| !self.spared.contains(&payload.digest));
@@ -165,7 +165,7 @@ impl Sweep<'_> {
                 self.summary.left += 1;
                 continue;
             }
-            let bytes = payload.bytes.unwrap_or_default();
+            let bytes = payload.bytes().unwrap_or_default();
             self.summary.payloads += 1;
             self.summary.bytes += bytes;
             self.progress.stored(1, bytes);

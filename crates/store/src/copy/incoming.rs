@@ -47,6 +47,9 @@ impl Incoming {
     }
 
     /// Opens it at `at`, for who has what is before that, and hashes the whole itself.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open), and `Corrupt` where what is given begins later.
     pub(crate) async fn open_at(
         from: &Arc<dyn Repository>,
         digest: Digest,
@@ -54,7 +57,7 @@ impl Incoming {
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
         let payload = from.get_payload(&digest, at..u64::MAX).await?;
-        Ok(Self {
+        let incoming = Self {
             from: Arc::clone(from),
             digest,
             is_whole: at == 0,
@@ -65,7 +68,11 @@ impl Incoming {
             failed: 0,
             last_progress: Instant::now(),
             progress: Arc::clone(progress),
-        })
+        };
+        match incoming.place > at {
+            true => Err(incoming.begins_late()),
+            false => Ok(incoming),
+        }
     }
 
     /// The bytes, to be stored; a failure where they are not `size` bytes of that digest comes
@@ -110,6 +117,11 @@ impl Incoming {
             return Err(self.corrupt(reason));
         }
         Ok(())
+    }
+
+    fn begins_late(&self) -> StoreError {
+        let at = self.at;
+        self.corrupt(format!("it was asked for from {at} on, and is not"))
     }
 
     fn corrupt(&self, reason: String) -> StoreError {
@@ -167,8 +179,7 @@ impl Incoming {
             match self.from.get_payload(&self.digest, self.at..u64::MAX).await {
                 Ok(payload) if payload.range.start > self.at => {
                     self.payload = payload;
-                    let at = self.at;
-                    return Err(self.corrupt(format!("it was asked for from {at} on, and is not")));
+                    return Err(self.begins_late());
                 }
                 Ok(payload) => {
                     self.place = payload.range.start;

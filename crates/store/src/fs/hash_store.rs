@@ -176,7 +176,8 @@ impl HashStore {
 
     /// Makes every deferred write durable, then visible, then its name durable.
     ///
-    /// What could not be done stays for the next call, or is removed with the store.
+    /// What could not be done stays for the next call, or is removed with the store. What has lost
+    /// its file, by somebody else, is given up: see [`take_lost`](Self::take_lost).
     pub(super) fn publish(&self) -> Result<()> {
         let _one_at_a_time = self
             .publishing
@@ -191,11 +192,37 @@ impl HashStore {
     }
 
     fn publish_batch(&self, batch: &mut Stage) -> Result<()> {
+        batch.forget_lost();
+        // What is lost only now fails, and is found out by that.
+        while let Err(error) = self.place_batch(batch) {
+            if !batch.forget_lost() {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn place_batch(&self, batch: &mut Stage) -> Result<()> {
         durable::sync_each(&batch.paths(), &self.root)?;
         batch.place_all(|digest, temp| self.place(digest, temp))?;
         durable::sync_each(&batch.unsynced(), &self.root)?;
         batch.mark_synced();
         Ok(())
+    }
+
+    /// What had waited to be published when its file was removed by somebody else.
+    pub(super) fn lost(&self) -> Vec<Digest> {
+        self.stage().lost().to_vec()
+    }
+
+    /// The same, after which nobody is told of them again.
+    pub(super) fn take_lost(&self) -> Vec<Digest> {
+        self.stage().take_lost()
+    }
+
+    /// Gives up the deferred writes of `digests`.
+    pub(super) fn forget(&self, digests: &[Digest]) {
+        self.stage().forget(digests);
     }
 
     /// Removes the file of `digest`, if it is there.

@@ -1,8 +1,8 @@
 //! Deferred writes: files that are complete in `work/` and wait to be made visible together.
 
 use std::collections::{BTreeSet, HashSet};
-use std::mem;
 use std::path::PathBuf;
+use std::{fs, mem};
 
 use farseek_object::Digest;
 
@@ -16,6 +16,8 @@ pub(super) struct Stage {
     digests: HashSet<Digest>,
     /// Directories that files were renamed into and that have not been synced.
     unsynced: BTreeSet<PathBuf>,
+    /// What waited here until somebody else removed its file, and nobody was told so yet.
+    lost: Vec<Digest>,
 }
 
 impl Stage {
@@ -40,14 +42,44 @@ impl Stage {
     pub(super) fn put_back(&mut self, rest: Self) {
         let later = mem::replace(self, rest);
         self.unsynced.extend(later.unsynced);
+        self.lost.extend(later.lost);
         for (digest, temp) in later.files {
             self.add(digest, temp);
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do, and nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.unsynced.is_empty()
+        self.files.is_empty() && self.unsynced.is_empty() && self.lost.is_empty()
+    }
+
+    /// Gives up what has lost its file. Returns whether there was any such thing.
+    pub(super) fn forget_lost(&mut self) -> bool {
+        let is_there = |temp: &Temp| fs::symlink_metadata(temp.path()).is_ok();
+        let lost = self.files.extract_if(.., |(_, temp)| !is_there(temp));
+        let lost: Vec<Digest> = lost.map(|(digest, _)| digest).collect();
+        self.forget(&lost);
+        self.lost.extend(&lost);
+        !lost.is_empty()
+    }
+
+    /// Gives up `digests`, without a word about them.
+    pub(super) fn forget(&mut self, digests: &[Digest]) {
+        for digest in digests {
+            self.digests.remove(digest);
+        }
+        let digests = &self.digests;
+        self.files.retain(|(digest, _)| digests.contains(digest));
+    }
+
+    /// What was lost. Each is told once.
+    pub(super) fn take_lost(&mut self) -> Vec<Digest> {
+        mem::take(&mut self.lost)
+    }
+
+    /// As [`take_lost`](Self::take_lost), and it will be told again.
+    pub(super) fn lost(&self) -> &[Digest] {
+        &self.lost
     }
 
     /// The paths of the files that wait.

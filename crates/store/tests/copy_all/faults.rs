@@ -68,7 +68,12 @@ async fn fail_everywhere(options: CopyOptions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_payload_is_named_and_kept_out() {
-    for spoil in [Spoil::Flip, Spoil::Shorten, Spoil::Lengthen] {
+    for spoil in [
+        Spoil::Flip,
+        Spoil::Shorten,
+        Spoil::Lengthen,
+        Spoil::BeginLate,
+    ] {
         let from = Watched::new(memory());
         fill(&*from).await;
         let wrong = digest("shared");

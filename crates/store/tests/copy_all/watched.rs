@@ -25,6 +25,8 @@ pub(crate) enum Spoil {
     Lengthen,
     /// It breaks off in the middle, the first time.
     BreakOff,
+    /// The first byte that is asked for is left out, and that is said.
+    BeginLate,
 }
 
 /// Calls are numbered over all repositories that share this.
@@ -156,6 +158,8 @@ fn spoilt(payload: Payload, spoil: Spoil) -> Payload {
             .chain(stream::iter([Ok(Bytes::from_static(b"x"))]))
             .boxed(),
         Spoil::BreakOff => cut(payload.body, size / 2).chain(broken).boxed(),
+        // It is asked for so.
+        Spoil::BeginLate => payload.body,
     };
     Payload { body, ..payload }
 }
@@ -230,8 +234,10 @@ impl Repository for Watched {
             true => 0..u64::MAX,
             false => range,
         };
-        let payload = self.inner.get_payload(digest, range).await?;
         let spoil = self.spoilt.lock().unwrap().get(digest).copied();
+        let later = u64::from(spoil == Some(Spoil::BeginLate));
+        let range = range.start + later..range.end;
+        let payload = self.inner.get_payload(digest, range).await?;
         if spoil == Some(Spoil::BreakOff) {
             self.spoilt.lock().unwrap().remove(digest);
         }

@@ -2,15 +2,16 @@
 //!
 //! Whoever has the payload goes on where another stopped, for its name says what it has to be; and
 //! nothing becomes a payload before all of it is hashed and is what its name says. The state of the
-//! hash is kept with the file while the server runs; after that it is taken from the file once.
+//! hash is kept with the file while the server runs, and counts while the file is as it was left;
+//! otherwise it is taken from the file once, for another server may be at it as well.
 //!
-//! Bounded: how many there are, how many bytes, how old. A file is locked while it is written, so
+//! Bounded: how many there are, how many bytes they have or are going to have, how old. A file is locked while it is written, so
 //! two who send the same payload do not meet: the second one sends it as a whole, elsewhere. A file
 //! that is lost or damaged costs sending it again, and nothing else: one that nobody has gone on with
 //! for a day goes with the next upload, or the next clean of the repository.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -55,8 +56,30 @@ impl PartialUploads {
 #[derive(Debug)]
 pub(super) struct Partials {
     options: PartialUploads,
-    /// The hash of so many bytes of a file. Nothing is done while it is held.
-    hashed: Mutex<HashMap<Digest, (u64, Hasher)>>,
+    /// The hash of a file that looks so. Nothing is done while it is held.
+    hashed: Mutex<HashMap<Digest, (Looks, Hasher)>>,
+    /// How many bytes those will have that are going on here. Nothing is done while it is held.
+    going_on: Mutex<HashMap<Digest, u64>>,
+}
+
+/// What tells whether a file is the one that was left, and as it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Looks {
+    length: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Looks {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            length: metadata.len(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// What becomes of one who wants to go on.
@@ -84,10 +107,15 @@ impl Partials {
         Arc::new(Self {
             options,
             hashed: Mutex::default(),
+            going_on: Mutex::default(),
         })
     }
 
-    fn hashed(&self) -> MutexGuard<'_, HashMap<Digest, (u64, Hasher)>> {
+    fn going_on(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+        self.going_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hashed(&self) -> MutexGuard<'_, HashMap<Digest, (Looks, Hasher)>> {
         self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +136,7 @@ impl Partials {
 
     /// Goes on with `digest`, of `size` bytes, after `start` of them.
     pub(super) fn go_on(self: &Arc<Self>, digest: &Digest, size: u64, start: u64) -> Result<Begun> {
-        if !self.path(digest).exists() && !self.make_room(size)? {
+        if !self.make_room(digest, size)? {
             return Ok(Begun::Elsewhere);
         }
         let Some(mut partial) = self.open(digest)? else {
@@ -117,10 +145,11 @@ impl Partials {
         if partial.length > size {
             partial.restart()?;
         }
-        Ok(match partial.length == start {
-            true => Begun::Open(partial),
-            false => Begun::At(partial.length),
-        })
+        if partial.length != start {
+            return Ok(Begun::At(partial.length));
+        }
+        self.going_on().insert(*digest, size);
+        Ok(Begun::Open(partial))
     }
 
     /// Opens the file of `digest`, which may be new, and locks it; `None` where it is locked.
@@ -137,8 +166,8 @@ impl Partials {
         if !lock(&path, &file)? {
             return Ok(None);
         }
-        let length = file.metadata().map_err(StoreError::io("look at", &path))?;
-        let length = length.len();
+        let metadata = file.metadata().map_err(StoreError::io("look at", &path))?;
+        let (length, looks) = (metadata.len(), Looks::of(&metadata));
         let known = self.hashed().remove(digest);
         let mut partial = Partial {
             partials: Arc::clone(self),
@@ -149,7 +178,7 @@ impl Partials {
             hasher: Hasher::new(),
         };
         match known {
-            Some((hashed, hasher)) if hashed == length => {
+            Some((left, hasher)) if left == looks => {
                 partial.length = length;
                 partial.hasher = hasher;
                 let end = partial.file.seek(SeekFrom::Start(length));
@@ -160,10 +189,11 @@ impl Partials {
         Ok(Some(partial))
     }
 
-    /// Removes what is too old, and the oldest where there are too many. Returns whether another
-    /// one of `size` bytes has room then.
-    fn make_room(&self, size: u64) -> Result<bool> {
+    /// Removes what is too old, and the oldest where there are too many. Returns whether `digest`, of
+    /// `size` bytes, has room beside the others then.
+    fn make_room(&self, digest: &Digest, size: u64) -> Result<bool> {
         let mut found = self.found()?;
+        found.retain(|found| found.digest != Some(*digest));
         found.sort_by_key(|found| found.written);
         let limit = SystemTime::now().checked_sub(self.options.age);
         let mut left = found.len();
@@ -206,9 +236,16 @@ impl Partials {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
+            let name = entry.file_name();
+            let digest = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(UPLOAD_PREFIX));
+            let digest = digest.and_then(|digest| digest.parse::<Digest>().ok());
+            let expected = digest.and_then(|digest| self.going_on().get(&digest).copied());
             found.push(Found {
+                digest,
                 path: entry.path(),
-                bytes: metadata.len(),
+                bytes: metadata.len().max(expected.unwrap_or_default()),
                 written: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
             });
         }
@@ -217,6 +254,8 @@ impl Partials {
 }
 
 struct Found {
+    /// What it is to be, where its name says so.
+    digest: Option<Digest>,
     path: PathBuf,
     bytes: u64,
     written: SystemTime,
@@ -304,6 +343,11 @@ impl Partial {
 impl Drop for Partial {
     /// What is written stays, and so does its hash, while there are not more than there may be.
     fn drop(&mut self) {
+        self.partials.going_on().remove(&self.digest);
+        // The file has our lock until the end of this: nobody has changed it since.
+        let Ok(metadata) = self.file.metadata() else {
+            return;
+        };
         if self.length == 0 || !self.path.exists() {
             return;
         }
@@ -311,7 +355,8 @@ impl Drop for Partial {
         if hashed.len() >= self.partials.options.most {
             hashed.clear();
         }
-        hashed.insert(self.digest, (self.length, self.hasher.clone()));
+        let looks = Looks::of(&metadata);
+        hashed.insert(self.digest, (looks, self.hasher.clone()));
     }
 }
 
@@ -371,6 +416,30 @@ mod tests {
     }
 
     #[test]
+    fn what_another_server_has_made_of_it_is_hashed_anew() {
+        let (directory, first) = partials(4, 100);
+        let digest = Digest::of(b"one two");
+        write(&mut begin(&first, b"one two", 7).unwrap(), b"one ");
+        let next = Partials::new(PartialUploads::in_directory(directory.path()));
+        let Begun::Open(mut partial) = next.go_on(&digest, 7, 4).unwrap() else {
+            panic!("it goes on");
+        };
+        // As long as it was, and something else.
+        partial.restart().unwrap();
+        write(&mut partial, b"two!");
+        drop(partial);
+        let Begun::Open(mut partial) = first.go_on(&digest, 7, 4).unwrap() else {
+            panic!("it goes on");
+        };
+        write(&mut partial, b"two");
+        assert_eq!(
+            partial.complete().unwrap(),
+            None,
+            "it is not what it is named"
+        );
+    }
+
+    #[test]
     fn what_is_not_what_it_is_named_is_gone() {
         let (directory, partials) = partials(4, 100);
         let mut partial = begin(&partials, b"right", 5).unwrap();
@@ -398,17 +467,18 @@ mod tests {
         assert!(left(b"a") && !left(b"b") && left(b"c"));
         let busy = begin(&partials, b"d", 85).unwrap();
         assert!(!left(b"a"));
-        // Who is writing is left alone.
-        assert!(begin(&partials, b"e", 95).is_some());
+        // Who is writing is left alone, and all that it is going to write counts.
+        assert!(begin(&partials, b"e", 16).is_none());
         assert!(!left(b"c") && left(b"d"));
-        assert!(begin(&partials, b"f", 1).is_some());
+        assert!(begin(&partials, b"f", 15).is_some());
         drop(busy);
+        assert!(begin(&partials, b"g", 95).is_some());
         let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
         for entry in fs::read_dir(directory.path()).unwrap() {
             let file = File::open(entry.unwrap().path()).unwrap();
             file.set_times(old).unwrap();
         }
-        assert!(partials.make_room(1).unwrap());
+        assert!(partials.make_room(&Digest::of(b"h"), 1).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }
