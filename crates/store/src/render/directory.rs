@@ -1,7 +1,7 @@
 //! A directory by its descriptor, in which things are made by one name each.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
@@ -54,9 +54,9 @@ impl Directory {
         })
     }
 
-    /// Its descriptor.
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+    /// Makes `name` another name of the file at `from`; of a link there, of the link.
+    pub(super) fn link(&self, from: &Path, name: &str) -> Result<(), Errno> {
+        fs::linkat(CWD, from, &self.descriptor, one(name)?, AtFlags::empty())
     }
 
     /// Where its entry `name` is, for messages.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farseek_object::{Digest, Node};
 use nix::unistd::geteuid;
-use rustix::fs::{AtFlags, CWD, RenameFlags};
+use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -33,9 +33,9 @@ const RETRIES: usize = 3;
 /// Gives the file at a path another name in a directory.
 pub(super) type Link = fn(&Path, &Directory, &str) -> Result<(), Errno>;
 
-/// As the system does it: a link is not followed, it would get the name itself.
+/// As the system does it.
 pub(super) fn link(from: &Path, directory: &Directory, name: &str) -> Result<(), Errno> {
-    rustix::fs::linkat(CWD, from, directory.as_fd(), name, AtFlags::empty())
+    directory.link(from, name)
 }
 
 /// What came of it.
