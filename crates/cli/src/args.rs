@@ -8,8 +8,8 @@ use farseek_runtime::daemon;
 
 use crate::commands::{
     cache, cat, check, clean, commit, completions, config, demo, diff, edit, info, init, join,
-    layers, log, ls, ls_tags, mount, pull, push, reset, run, runtime, search, serve, server, shell,
-    stats, tag, tags, unmount, untag, warm, write,
+    layers, log, ls, ls_tags, mount, pull, push, render, reset, run, runtime, search, serve,
+    server, shell, stats, tag, tags, unmount, untag, warm, write,
 };
 use crate::exit;
 
@@ -126,6 +126,8 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     /// Copy environments from a remote to the local repository
     Pull(pull::PullArgs),
+    /// Write an environment to a directory, or to the local repository's store of renders
+    Render(render::RenderArgs),
     /// Read and hash all of a repository, say what is wrong, and repair it
     Check(check::CheckArgs),
     /// Remove what no tag leads to any more
@@ -210,6 +212,7 @@ impl Command {
             Self::Init(_)
             | Self::Push(_)
             | Self::Pull(_)
+            | Self::Render(_)
             | Self::Mount(_)
             | Self::Run(_)
             | Self::Shell(_)

@@ -20,6 +20,7 @@ pub(crate) mod ls_tags;
 pub(crate) mod mount;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod run;
 pub(crate) mod runtime;
@@ -76,6 +77,7 @@ pub(crate) async fn run(command: Command, app: &mut App) -> Result<()> {
         Command::Cat(args) => cat::run(args, app).await,
         Command::Push(args) => push::run(args, app).await,
         Command::Pull(args) => pull::run(args, app).await,
+        Command::Render(args) => render::run(args, app).await,
         Command::Check(args) => check::run(args, app).await,
         Command::Clean(args) => clean::run(*args, app).await,
         Command::Write(args) => write::run(args, app).await,

@@ -87,7 +87,7 @@ impl TransferArgs {
 }
 
 /// A number of things at once.
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("nothing would be done: it has to be 1 or more".to_owned()),
         Ok(number) => Ok(number),

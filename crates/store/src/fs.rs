@@ -3,7 +3,7 @@
 //! Blocking file operations run on tokio's blocking threads; everything below this file is
 //! synchronous. Nothing is cached: what another process writes is seen at once.
 //!
-//! Deliberately absent: making renders, durable runtimes, the decision what to clean.
+//! Deliberately absent: making renders (see [`render`](crate::render)), durable runtimes, the decision what to clean.
 
 use std::fs::File;
 use std::ops::Range;
@@ -34,7 +34,7 @@ pub(crate) mod layout;
 mod owner;
 mod lock;
 mod hold;
-mod open_tree;
+pub(crate) mod open_tree;
 mod leftovers;
 mod keeper;
 mod tags;
@@ -111,6 +111,21 @@ impl FsRepository {
             )),
             location,
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the payload `digest` is, if it is there. Only its keeper may put anything there.
+    pub(crate) fn payload_path(&self, digest: &Digest) -> PathBuf {
+        self.payloads.path(digest)
+    }
+
+    /// Opens a payload, with its size, on a thread that may block.
+    pub(crate) fn open_payload(&self, digest: &Digest) -> Result<(File, u64)> {
+        self.payloads.open(digest)
     }
 
     /// Writes a tag that names `target`, and then makes that young: a clean that did not see the

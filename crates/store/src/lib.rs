@@ -2,8 +2,8 @@
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
 //! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
-//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`] and
-//! [`plan_clean`].
+//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`],
+//! [`plan_clean`] and [`render_directory`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
@@ -30,6 +30,7 @@ mod commit;
 mod copy;
 mod check;
 mod clean;
+mod render;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
@@ -52,6 +53,10 @@ pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
 pub use pinned::Pinned;
 pub use progress::Progress;
+pub use render::{
+    RenderOptions, RenderSource, RenderStore, RenderStrategy, RenderSummary, Rendered,
+    render_directory,
+};
 pub use repository::{Repository, TagEntry};
 pub use retry::{Backoff, STALL_MAX};
 pub use server::{

@@ -21,6 +21,11 @@ impl ResolvedEnvironment {
         &self.stack
     }
 
+    /// The digests of the manifests it shows, bottom first.
+    pub fn manifest_digests(&self) -> &[Digest] {
+        &self.order
+    }
+
     /// The manifests it shows, bottom first.
     pub fn manifests(&self) -> Vec<&Manifest> {
         let objects = self.order.iter().map(|digest| &self.objects[digest]);

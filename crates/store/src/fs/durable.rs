@@ -205,6 +205,14 @@ pub(super) fn sync_each<P: AsRef<Path>>(paths: &[P], anchor: &Path) -> Result<()
     paths.iter().try_for_each(|path| sync_dir(path.as_ref()))
 }
 
+/// Waits until everything in the file system of `anchor` is on the disk.
+pub(crate) fn sync_all_of(anchor: &Path) -> Result<()> {
+    if !sync_file_system(anchor)? {
+        nix::unistd::sync();
+    }
+    Ok(())
+}
+
 /// Returns whether the system can do that at all.
 fn sync_file_system(anchor: &Path) -> Result<bool> {
     let directory = File::open(anchor).map_err(StoreError::io("open", anchor))?;
@@ -219,7 +227,7 @@ fn sync_file_system(anchor: &Path) -> Result<bool> {
 
 /// Makes `path` as young as a file written now, so that a clean does not take it for abandoned.
 /// Returns whether that could be done.
-pub(super) fn refresh(path: &Path) -> bool {
+pub(crate) fn refresh(path: &Path) -> bool {
     let now = TimeSpec::UTIME_NOW;
     utimensat(AT_FDCWD, path, &now, &now, UtimensatFlags::FollowSymlink).is_ok()
 }

@@ -246,7 +246,7 @@ pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
             None if path.is_dir() && !path.is_symlink() => open_tree::remove(path),
             None => remove_file(path),
         },
-        LeftoverKind::Render | LeftoverKind::Proxy => remove_made(path),
+        LeftoverKind::Render | LeftoverKind::Proxy => remove_made(path, limit),
     }
 }
 
@@ -272,8 +272,9 @@ fn remove_upload(path: &Path) -> Result<bool> {
     }
 }
 
-/// Takes a render, or the copies of a payload, out of its place, and then apart.
-fn remove_made(path: &Path) -> Result<bool> {
+/// Takes a render, or the copies of a payload, out of its place, and then apart; unless somebody who
+/// has found it there has made it young meanwhile, which is judged where nobody finds it any more.
+fn remove_made(path: &Path, limit: SystemTime) -> Result<bool> {
     let store = path
         .ancestors()
         .nth(2)
@@ -284,7 +285,24 @@ fn remove_made(path: &Path) -> Result<bool> {
     match fs::rename(path, &aside) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(StoreError::io("remove", path)(error)),
-        Ok(()) => open_tree::remove(&aside),
+        Ok(()) if is_old(&aside, limit)? => open_tree::remove(&aside),
+        Ok(()) => put_back(&aside, path).map(|()| false),
+    }
+}
+
+/// Gives what was taken away its name again, unless it has been made anew meanwhile.
+fn put_back(aside: &Path, path: &Path) -> Result<()> {
+    // A directory takes the place of an empty one at most, which is as good.
+    match fs::rename(aside, path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            open_tree::remove(aside).map(|_| ())
+        }
+        result => result.map_err(StoreError::io("put back", path)),
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
+use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fchmod};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 
 use crate::error::{Result, StoreError};
 
@@ -17,9 +18,8 @@ use crate::error::{Result, StoreError};
 const MAX_DEPTH: usize = 2048;
 
 /// Removes the tree at `path`. Links are removed, never followed. Returns whether it was there.
-pub(super) fn remove(path: &Path) -> Result<bool> {
-    let opened = Dir::open(path, FLAGS, Mode::empty());
-    match opened {
+pub(crate) fn remove(path: &Path) -> Result<bool> {
+    match open_closed(AT_FDCWD, path) {
         Err(Errno::ENOENT) => return Ok(false),
         Err(errno) => return Err(StoreError::io("remove", path)(errno.into())),
         Ok(mut directory) => open(&mut directory, 0),
@@ -30,6 +30,24 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
             .map(|()| true)
             .map_err(StoreError::io("remove", path)),
     }
+}
+
+/// Opens a directory, also one that its owner may not read: its mode is changed first, by a
+/// descriptor that needs no right to be had.
+fn open_closed<P: NixPath + ?Sized>(at: BorrowedFd<'_>, path: &P) -> Result<Dir, Errno> {
+    match Dir::openat(at, path, FLAGS, Mode::empty()) {
+        Err(Errno::EACCES) => {}
+        opened => return opened,
+    }
+    let closed = openat(at, path, FLAGS.union(OFlag::O_PATH), Mode::empty())?;
+    let by_descriptor = format!("/proc/self/fd/{}", closed.as_raw_fd());
+    fchmodat(
+        AT_FDCWD,
+        by_descriptor.as_str(),
+        Mode::S_IRWXU,
+        FchmodatFlags::FollowSymlink,
+    )?;
+    Dir::openat(at, path, FLAGS, Mode::empty())
 }
 
 const FLAGS: OFlag = OFlag::O_RDONLY
@@ -49,10 +67,7 @@ fn open(directory: &mut Dir, depth: usize) {
         .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
         .collect();
     for name in names {
-        // A directory that may not be read cannot be opened before its mode is changed by name;
-        // those who make renders leave the owner's right to read.
-        if let Ok(mut below) = Dir::openat(directory.as_fd(), name.as_c_str(), FLAGS, Mode::empty())
-        {
+        if let Ok(mut below) = open_closed(directory.as_fd(), name.as_c_str()) {
             open(&mut below, depth + 1);
         }
     }
