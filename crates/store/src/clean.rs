@@ -32,9 +32,11 @@
 //!
 //! Stock SPFS refreshes nothing and holds nothing: the threshold, fifteen minutes unless said
 //! otherwise, is all that protects its writers, and who tags old things with it. For what has been
-//! tagged so since the mark, tags are read again before the sweep. Through a server the threshold is
-//! the protection too, by the server's clock; and the protocol tells no age of payloads, so there
-//! those stay.
+//! tagged so since the mark, tags are read again before the sweep. Through a stock server the threshold
+//! is the protection too, by the server's clock; and SPFS's protocol tells no age of payloads, so there
+//! those stay. Our own server does for a cleaner what a directory does: it tells ages, holds and what is
+//! put aside, and removes by age, all by its own clock. It holds the repository itself while clients
+//! write through it, for they cannot.
 //!
 //! Memory: a digest for all that is kept, forty bytes for all that goes, and a few manifests: below
 //! 300 MiB for a million objects and as many payloads, however many of them go. Deliberately absent: eviction from caches, runtimes' records (their makers remove them), `durable_edits`.
@@ -66,7 +68,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::upkeep::{Leftover, LeftoverOptions};
 
-/// By how much the clock of a remote may differ from ours.
+/// By how much the clock of a remote may differ from ours, that does not tell the time.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// How a repository is cleaned.
@@ -184,8 +186,12 @@ async fn plan_older_than(
 
 /// Whether it removes things by their age, and is one repository.
 async fn check_support(repository: &dyn Repository) -> Result<()> {
-    if repository.upkeep().is_some() {
-        return Ok(());
+    if let Some(upkeep) = repository.upkeep() {
+        // A server may turn out to know none of this, and says then that it has no keeper.
+        match upkeep.horizon().await {
+            Err(StoreError::Unsupported { .. }) if !upkeep.is_at_hand() => {}
+            asked => return asked.map(drop),
+        }
     }
     // Nothing has this digest, and nothing is so old: this only asks whether it can be done.
     let asked = repository.remove_object_if_older_than(&Digest::NULL, SystemTime::UNIX_EPOCH);
@@ -213,7 +219,7 @@ async fn limit(repository: &dyn Repository, threshold: Duration) -> Result<Syste
     let (now, horizon) = match repository.upkeep() {
         Some(upkeep) => {
             let horizon = upkeep.horizon().await?;
-            (SystemTime::now(), horizon)
+            (upkeep.now().await?, horizon)
         }
         None => (SystemTime::now() - CLOCK_MARGIN, SystemTime::now()),
     };

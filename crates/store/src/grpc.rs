@@ -1,7 +1,7 @@
 //! SPFS's wire protocol (FORMAT.md section 6), and the repository that speaks it.
 //!
-//! The messages are generated from `proto/spfs.proto`, those of our own service for many small blobs
-//! from `proto/farseek.proto`, and committed. Everything that comes from a
+//! The messages are generated from `proto/spfs.proto`, those of our own services, for many small blobs
+//! and for cleaners, from `proto/farseek.proto`, and committed. Everything that comes from a
 //! peer passes through [`convert`], which is total and strict, before anything else sees it.
 
 #[rustfmt::skip]
@@ -21,6 +21,7 @@ pub(crate) mod generated;
 pub(crate) mod generated_bulk;
 pub(crate) mod outcome;
 pub(crate) mod convert;
+pub(crate) mod ages;
 mod token;
 mod address;
 mod options;
@@ -35,6 +36,7 @@ mod upload;
 mod pushed;
 mod repository;
 mod bulk;
+mod keeper;
 #[cfg(test)]
 mod tests;
 

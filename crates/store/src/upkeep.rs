@@ -1,4 +1,5 @@
-//! What a clean asks of a repository that is at hand, beyond what every repository can do.
+//! What a clean asks of a repository that is at hand, or that a server of ours has at hand, beyond
+//! what every repository can do.
 
 use std::any::Any;
 use std::fmt;
@@ -98,9 +99,24 @@ impl fmt::Debug for LeftoverOptions {
     }
 }
 
-/// A repository whose keeper we are.
+/// A repository whose keeper we are, or are in touch with.
+///
+/// # Errors
+/// All of them: `Unsupported` where the keeper turns out to know none of this; from then on
+/// [`Repository::upkeep`](crate::Repository::upkeep) says so.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
+    /// Whether the repository is on this machine, with what else it keeps beside objects, payloads
+    /// and tags.
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
+    /// The time, by the clock of the machine that keeps it.
+    async fn now(&self) -> Result<SystemTime> {
+        Ok(SystemTime::now())
+    }
+
     /// A moment such that nothing is written before it from now on, and that is before whatever
     /// those have written who [hold](crate::Repository::hold) the repository now; by the clock that
     /// ages are told by.

@@ -11,7 +11,7 @@ use farseek_object::{Age, Digest, ObjectKind, TagName};
 use farseek_runtime::record::{Host, PruneOptions, Runtimes};
 use farseek_store::{
     CleanOptions, CleanPlan, CleanSummary, DoomedList, LeftoverKind, PruneRules, PrunedTag,
-    Repository, plan_clean, sweep,
+    Repository, Upkeep, plan_clean, sweep,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -185,7 +185,7 @@ pub(crate) async fn run(args: CleanArgs, app: &mut App) -> Result<()> {
 
 /// The records of runtimes, where the repository keeps any.
 async fn records(app: &App, repository: &dyn Repository) -> Result<Option<Runtimes>> {
-    if repository.upkeep().is_none() {
+    if !repository.upkeep().is_some_and(Upkeep::is_at_hand) {
         return Ok(None);
     }
     Ok(Some(app.runtimes_in(repository.in_namespace(None).await?)))
@@ -345,8 +345,8 @@ fn stays(plan: &CleanPlan) -> String {
     if plan.ageless > 0 {
         let ageless = counted(plan.ageless, "payload");
         text = format!(
-            "{text}, {ageless} that no tag leads to must stay, for how old they are is not told from \
-             afar: clean where the repository is"
+            "{text}, {ageless} that no tag leads to must stay, for this server does not tell how old \
+             they are: clean where the repository is"
         );
     }
     text

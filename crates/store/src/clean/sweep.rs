@@ -36,7 +36,11 @@ pub async fn sweep(
     let things = plan.objects.len() + plan.payloads.len() + plan.leftovers.len();
     progress.found(things as u64, plan.bytes());
     if let Some(upkeep) = repository.upkeep() {
-        upkeep.restore().await?;
+        match upkeep.restore().await {
+            // A server that was not asked for its keeper before, and has none.
+            Err(StoreError::Unsupported { .. }) if !upkeep.is_at_hand() => {}
+            restored => restored?,
+        }
     }
     let worlds = roots::worlds(repository).await?;
     sweep.tags(&worlds).await?;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use farseek_object::{Blob, Digest, Object};
 use tonic::{Response, Status};
+use uuid::Uuid;
 
 use super::calls::Caller;
 use super::generated_bulk as wire;
@@ -20,9 +21,24 @@ use crate::error::{Result, StoreError};
 pub(super) struct Known {
     /// Whether it was seen not to know them.
     absent: AtomicBool,
-    /// The life of the server that has what we have stored and may not have published. Guards a
-    /// number; taken for moments.
-    life: Mutex<Option<u64>>,
+    /// Who has what we have stored. Taken for moments.
+    stored: Mutex<Stored>,
+}
+
+/// What we have stored and may not have published, as we and the server speak of it.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    /// The life of the server that has it.
+    life: Option<u64>,
+    /// What we have told it to call us.
+    client: u64,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        let client = Uuid::new_v4().as_u64_pair().0;
+        Self { life: None, client }
+    }
 }
 
 impl Known {
@@ -30,14 +46,23 @@ impl Known {
         !self.absent.load(Ordering::Relaxed)
     }
 
-    fn life(&self) -> Option<u64> {
-        *self.life.lock().expect("no holder panics")
+    fn stored(&self) -> Stored {
+        *self.stored.lock().expect("no holder panics")
     }
 
     /// Remembers who has it. Returns whether that is who has what came before.
     fn lives(&self, life: u64) -> bool {
-        let before = self.life.lock().expect("no holder panics").replace(life);
+        let mut stored = self.stored.lock().expect("no holder panics");
+        let before = stored.life.replace(life);
         before.is_none_or(|before| before == life)
+    }
+
+    /// Begins anew under another name, unless that has been done since `stored` was.
+    fn begin_anew(&self, stored: Stored) {
+        let mut now = self.stored.lock().expect("no holder panics");
+        if now.client == stored.client {
+            now.client = Stored::default().client;
+        }
     }
 }
 
@@ -57,12 +82,19 @@ impl GrpcRepository {
         answer
     }
 
-    async fn put_many(&self, asked: wire::PutSmallRequest) -> Result<()> {
+    async fn put_many(&self, payloads: Vec<wire::NewPayload>, objects: Vec<Bytes>) -> Result<()> {
+        let stored = self.many().stored();
+        let asked = wire::PutSmallRequest {
+            client: stored.client,
+            payloads,
+            objects,
+        };
         let answer = self.ask_many("store small blobs", |caller| {
             let asked = asked.clone();
             async move { caller.bulk().put_small(asked).await }
         });
-        match self.many().lives(answer.await?.life) {
+        let answer = self.or_anew(stored, answer.await)?;
+        match self.many().lives(answer.life) {
             true => Ok(()),
             false => Err(StoreError::Failed {
                 location: self.calls().location().to_owned(),
@@ -75,18 +107,29 @@ impl GrpcRepository {
 
     /// Publishes what was stored here, if anything was.
     pub(super) async fn publish_many(&self) -> Result<()> {
-        let Some(life) = self.many().life() else {
+        let stored = self.many().stored();
+        let Stored { life, client } = stored;
+        let Some(life) = life else {
             return Ok(());
         };
         let answer = self.ask_many("publish what was stored", |caller| async move {
-            let asked = wire::PublishSmallRequest { life };
+            let asked = wire::PublishSmallRequest { life, client };
             caller.bulk().publish_small(asked).await
         });
-        answer.await.map(drop)
+        self.or_anew(stored, answer.await).map(drop)
+    }
+
+    /// Where the server refuses, it may be for what it has lost of ours, and then refuses us for
+    /// good: so that a lost answer cannot be taken for a good one. Who goes on does so as another.
+    fn or_anew<T>(&self, stored: Stored, answer: Result<T>) -> Result<T> {
+        if let Err(StoreError::Failed { .. }) = answer {
+            self.many().begin_anew(stored);
+        }
+        answer
     }
 
     /// Refuses an answer that does not say as much as was asked for.
-    fn of_all<T>(&self, asked: usize, answers: Vec<T>) -> Result<Vec<T>> {
+    pub(super) fn of_all<T>(&self, asked: usize, answers: Vec<T>) -> Result<Vec<T>> {
         match answers.len() == asked {
             true => Ok(answers),
             false => Err(StoreError::Corrupt {
@@ -130,11 +173,8 @@ impl Bulk for GrpcRepository {
             payload: small.bytes().clone(),
             mode: small.mode(),
         };
-        self.put_many(wire::PutSmallRequest {
-            payloads: payloads.into_iter().map(new).collect(),
-            objects: Vec::new(),
-        })
-        .await
+        let payloads = payloads.into_iter().map(new).collect();
+        self.put_many(payloads, Vec::new()).await
     }
 
     async fn put_objects(&self, objects: Vec<Object>) -> Result<()> {
@@ -146,11 +186,8 @@ impl Bulk for GrpcRepository {
                 reason: error.to_string(),
             })
         };
-        self.put_many(wire::PutSmallRequest {
-            payloads: Vec::new(),
-            objects: objects.iter().map(encode).collect::<Result<_>>()?,
-        })
-        .await
+        let objects = objects.iter().map(encode).collect::<Result<_>>()?;
+        self.put_many(Vec::new(), objects).await
     }
 }
 
@@ -163,7 +200,7 @@ fn small(maybe: wire::MaybeBlob) -> Option<(Blob, Bytes)> {
 }
 
 /// Digests, one after the other.
-fn joined(digests: &[Digest]) -> Bytes {
+pub(super) fn joined(digests: &[Digest]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(digests.len() * 32);
     for digest in digests {
         bytes.extend_from_slice(digest.as_bytes());

@@ -19,6 +19,7 @@ use super::generated::payload_service_client::PayloadServiceClient;
 use super::generated::repository_client::RepositoryClient;
 use super::generated::tag_service_client::TagServiceClient;
 use super::generated_bulk::bulk_service_client::BulkServiceClient;
+use super::generated_bulk::upkeep_service_client::UpkeepServiceClient;
 use super::line::Line;
 use super::options::GrpcOptions;
 use super::outcome::Outcome;
@@ -70,6 +71,7 @@ clients! {
     payloads, PayloadServiceClient;
     tags, TagServiceClient;
     bulk, BulkServiceClient;
+    upkeep, UpkeepServiceClient;
 }
 
 impl Calls {

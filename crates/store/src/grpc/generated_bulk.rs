@@ -42,6 +42,9 @@ pub struct MaybeBlob {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutSmallRequest {
+    /// A number that the client has made up, to be told of what is lost of its own.
+    #[prost(uint64, tag = "3")]
+    pub client: u64,
     #[prost(message, repeated, tag = "1")]
     pub payloads: ::prost::alloc::vec::Vec<NewPayload>,
     /// Each the header and the body in FlatBuffers, as in spfs.Object.buffer.
@@ -62,14 +65,116 @@ pub struct PutSmallResponse {
     #[prost(uint64, tag = "1")]
     pub life: u64,
 }
-/// Publishes what was stored in a life of the server; refused in another one.
+/// Publishes what was stored in a life of the server; refused in another one, and where some of what
+/// this client has sent is lost. Then it makes up another number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishSmallRequest {
     #[prost(uint64, tag = "1")]
     pub life: u64,
+    #[prost(uint64, tag = "2")]
+    pub client: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishSmallResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HorizonRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HorizonResponse {
+    #[prost(int64, tag = "1")]
+    pub now: i64,
+    /// Nothing is written before this from now on, and nothing was by who holds the repository now.
+    #[prost(int64, tag = "2")]
+    pub horizon: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FactsRequest {
+    /// Digests of 32 bytes, one after the other.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digests: ::prost::bytes::Bytes,
+    /// Of payloads; otherwise of objects.
+    #[prost(bool, tag = "2")]
+    pub payloads: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FactsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub facts: ::prost::alloc::vec::Vec<MaybeFacts>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MaybeFacts {
+    /// When it was last written, or found by who was about to write it; not there without.
+    #[prost(int64, optional, tag = "1")]
+    pub written: ::core::option::Option<i64>,
+    /// As it is stored.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// The kind that the header of an object says, where it says one.
+    #[prost(enumeration = "Kind", tag = "3")]
+    pub kind: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AsideRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AsideResponse {
+    /// Objects that another cleaner is judging: digests of 32 bytes, one after the other.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digests: ::prost::bytes::Bytes,
+    /// When something was last put aside or taken back, if ever.
+    #[prost(int64, optional, tag = "2")]
+    pub changed: ::core::option::Option<i64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreResponse {}
+/// Put aside before it is judged, as for spfs.RemoveObjectIfOlderThan.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePayloadIfOlderThanRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digest: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "2")]
+    pub older_than: i64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePayloadIfOlderThanResponse {
+    #[prost(bool, tag = "1")]
+    pub removed: bool,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Kind {
+    Unknown = 0,
+    Blob = 1,
+    Manifest = 2,
+    Layer = 3,
+    Platform = 4,
+}
+impl Kind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Blob => "BLOB",
+            Self::Manifest => "MANIFEST",
+            Self::Layer => "LAYER",
+            Self::Platform => "PLATFORM",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNKNOWN" => Some(Self::Unknown),
+            "BLOB" => Some(Self::Blob),
+            "MANIFEST" => Some(Self::Manifest),
+            "LAYER" => Some(Self::Layer),
+            "PLATFORM" => Some(Self::Platform),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod bulk_service_client {
     #![allow(
@@ -585,6 +690,592 @@ pub mod bulk_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "farseek.BulkService";
     impl<T> tonic::server::NamedService for BulkServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod upkeep_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What a cleaner asks, who may remove things. Times are those of the server's clock: nanoseconds
+    /// since the beginning of 1970, UTC.
+    #[derive(Debug, Clone)]
+    pub struct UpkeepServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> UpkeepServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> UpkeepServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            UpkeepServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn horizon(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HorizonRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HorizonResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farseek.UpkeepService/Horizon",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farseek.UpkeepService", "Horizon"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn facts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FactsRequest>,
+        ) -> std::result::Result<tonic::Response<super::FactsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farseek.UpkeepService/Facts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farseek.UpkeepService", "Facts"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn aside(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AsideRequest>,
+        ) -> std::result::Result<tonic::Response<super::AsideResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farseek.UpkeepService/Aside",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farseek.UpkeepService", "Aside"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts back what is aside, payloads as well.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farseek.UpkeepService/Restore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farseek.UpkeepService", "Restore"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_payload_if_older_than(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemovePayloadIfOlderThanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemovePayloadIfOlderThanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farseek.UpkeepService/RemovePayloadIfOlderThan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("farseek.UpkeepService", "RemovePayloadIfOlderThan"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod upkeep_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with UpkeepServiceServer.
+    #[async_trait]
+    pub trait UpkeepService: std::marker::Send + std::marker::Sync + 'static {
+        async fn horizon(
+            &self,
+            request: tonic::Request<super::HorizonRequest>,
+        ) -> std::result::Result<tonic::Response<super::HorizonResponse>, tonic::Status>;
+        async fn facts(
+            &self,
+            request: tonic::Request<super::FactsRequest>,
+        ) -> std::result::Result<tonic::Response<super::FactsResponse>, tonic::Status>;
+        async fn aside(
+            &self,
+            request: tonic::Request<super::AsideRequest>,
+        ) -> std::result::Result<tonic::Response<super::AsideResponse>, tonic::Status>;
+        /// Puts back what is aside, payloads as well.
+        async fn restore(
+            &self,
+            request: tonic::Request<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreResponse>, tonic::Status>;
+        async fn remove_payload_if_older_than(
+            &self,
+            request: tonic::Request<super::RemovePayloadIfOlderThanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemovePayloadIfOlderThanResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What a cleaner asks, who may remove things. Times are those of the server's clock: nanoseconds
+    /// since the beginning of 1970, UTC.
+    #[derive(Debug)]
+    pub struct UpkeepServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> UpkeepServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for UpkeepServiceServer<T>
+    where
+        T: UpkeepService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/farseek.UpkeepService/Horizon" => {
+                    #[allow(non_camel_case_types)]
+                    struct HorizonSvc<T: UpkeepService>(pub Arc<T>);
+                    impl<
+                        T: UpkeepService,
+                    > tonic::server::UnaryService<super::HorizonRequest>
+                    for HorizonSvc<T> {
+                        type Response = super::HorizonResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HorizonRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpkeepService>::horizon(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HorizonSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farseek.UpkeepService/Facts" => {
+                    #[allow(non_camel_case_types)]
+                    struct FactsSvc<T: UpkeepService>(pub Arc<T>);
+                    impl<
+                        T: UpkeepService,
+                    > tonic::server::UnaryService<super::FactsRequest> for FactsSvc<T> {
+                        type Response = super::FactsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FactsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpkeepService>::facts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FactsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farseek.UpkeepService/Aside" => {
+                    #[allow(non_camel_case_types)]
+                    struct AsideSvc<T: UpkeepService>(pub Arc<T>);
+                    impl<
+                        T: UpkeepService,
+                    > tonic::server::UnaryService<super::AsideRequest> for AsideSvc<T> {
+                        type Response = super::AsideResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AsideRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpkeepService>::aside(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AsideSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farseek.UpkeepService/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: UpkeepService>(pub Arc<T>);
+                    impl<
+                        T: UpkeepService,
+                    > tonic::server::UnaryService<super::RestoreRequest>
+                    for RestoreSvc<T> {
+                        type Response = super::RestoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpkeepService>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farseek.UpkeepService/RemovePayloadIfOlderThan" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemovePayloadIfOlderThanSvc<T: UpkeepService>(pub Arc<T>);
+                    impl<
+                        T: UpkeepService,
+                    > tonic::server::UnaryService<super::RemovePayloadIfOlderThanRequest>
+                    for RemovePayloadIfOlderThanSvc<T> {
+                        type Response = super::RemovePayloadIfOlderThanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::RemovePayloadIfOlderThanRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpkeepService>::remove_payload_if_older_than(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemovePayloadIfOlderThanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for UpkeepServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "farseek.UpkeepService";
+    impl<T> tonic::server::NamedService for UpkeepServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

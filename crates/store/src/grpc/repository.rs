@@ -33,6 +33,7 @@ use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::rules;
+use crate::upkeep::{Shelf, Upkeep};
 
 /// Objects above this are decoded and hashed on a thread that may block.
 const DECODE_INLINE_MAX: usize = 64 * 1024;
@@ -50,6 +51,8 @@ pub struct GrpcRepository {
     calls: Calls,
     payloads: Payloads,
     many: Known,
+    /// Whether the server was seen not to know the calls of a cleaner.
+    keeperless: AtomicBool,
     /// Whether somebody was told that others change a tag at the same time.
     warned: AtomicBool,
 }
@@ -64,6 +67,7 @@ impl GrpcRepository {
             calls: Calls::new(Address::new(url)?, options),
             payloads: Payloads::default(),
             many: Known::default(),
+            keeperless: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         })
     }
@@ -85,6 +89,10 @@ impl GrpcRepository {
 
     pub(super) fn many(&self) -> &Known {
         &self.many
+    }
+
+    pub(super) fn keeperless(&self) -> &AtomicBool {
+        &self.keeperless
     }
 
     fn namespace(&self) -> String {
@@ -291,12 +299,29 @@ impl Repository for GrpcRepository {
             calls: Calls::new(self.calls.address().clone(), options),
             payloads: Payloads::default(),
             many: Known::default(),
+            keeperless: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }))
     }
 
-    /// By the server's clock, where no payload and no age of anything is told: the protocol has
-    /// no more than this one call. Where an answer is lost and the call made again, `false` may
+    async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.written(Shelf::Objects, digest).await
+    }
+
+    async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        self.written(Shelf::Payloads, digest).await
+    }
+
+    async fn remove_payload_if_older_than(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+    ) -> Result<bool> {
+        self.remove_old_payload(digest, time).await
+    }
+
+    /// By the server's clock: of ages SPFS's protocol has this one call, and only our own servers
+    /// tell any, and remove payloads by theirs. Where an answer is lost and the call made again, `false` may
     /// mean that the first has removed it.
     async fn remove_object_if_older_than(&self, digest: &Digest, time: SystemTime) -> Result<bool> {
         let older_than = convert::from_system_time(time).ok_or_else(|| StoreError::Invalid {
@@ -529,6 +554,11 @@ impl Repository for GrpcRepository {
 
     async fn publish(&self) -> Result<()> {
         self.publish_many().await
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        let is_known_to_have_none = self.keeperless.load(Ordering::Relaxed);
+        (!is_known_to_have_none).then_some(self as _)
     }
 }
 

@@ -10,7 +10,9 @@
 
 mod access;
 mod answer;
+mod holder;
 mod bulk;
+mod keeper;
 mod bzip;
 mod zip;
 mod partial;
@@ -40,6 +42,8 @@ use self::bulk::Bulk;
 use self::database::Database;
 use self::gate::Gate;
 use self::held::Held;
+use self::holder::Holder;
+use self::keeper::Keeper;
 use self::line::Line;
 use self::namespaces::Namespaces;
 use self::partial::Partials;
@@ -54,6 +58,7 @@ use super::{ServeOptions, listen};
 use crate::error::{Result, StoreError};
 use crate::grpc::generated as wire;
 use crate::grpc::generated_bulk::bulk_service_server::BulkServiceServer;
+use crate::grpc::generated_bulk::upkeep_service_server::UpkeepServiceServer;
 use crate::repository::Repository;
 
 pub use self::access::{Access, Right};
@@ -79,6 +84,9 @@ pub struct SpfsServerOptions {
     pub max_message_bytes: usize,
     /// Bytes of a payload that is received, unpacked.
     pub max_payload_bytes: u64,
+    /// How long the repository is [held](crate::Repository::hold) after somebody has written: longer
+    /// than a client that pushes ever does nothing.
+    pub hold_after_write: Duration,
     /// Where uploads that broke off are kept, to be gone on with by our own clients; without it
     /// they are thrown away.
     pub partial_uploads: Option<PartialUploads>,
@@ -105,6 +113,7 @@ impl Default for SpfsServerOptions {
             max_held_bytes: 64 << 20,
             max_message_bytes: 128 << 20,
             max_payload_bytes: 1 << 40,
+            hold_after_write: holder::QUIET,
             partial_uploads: None,
             payload_root: None,
             access: Access::anyone(Right::None),
@@ -156,8 +165,9 @@ impl SpfsServer {
             counters: Arc::clone(&counters),
             stopped: stopped.clone(),
         };
-        let gate = Arc::new(gate(&repository, http, &counters, &options));
-        let transfer = Arc::new(transfer(repository, &counters, &options));
+        let holder = Holder::new(Arc::clone(&repository), options.hold_after_write);
+        let gate = Arc::new(gate(&repository, &holder, http, &counters, &options));
+        let transfer = Arc::new(transfer(repository, holder, &counters, &options));
         let (most, of_one) = (
             options.limits.max_connections,
             options.max_connections_of_one,
@@ -251,6 +261,7 @@ async fn listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
 /// The services, behind one gate.
 fn gate(
     repository: &Arc<dyn Repository>,
+    holder: &Arc<Holder>,
     http: SocketAddr,
     counters: &Arc<Counters>,
     options: &SpfsServerOptions,
@@ -258,7 +269,9 @@ fn gate(
     let places = Places::new(http, options.tls.is_some(), options.payload_root.clone());
     let namespaces = Namespaces::new(Arc::clone(repository), options.namespaces.clone());
     let most = options.max_message_bytes;
-    let bulk = BulkServiceServer::new(Bulk::new(Arc::clone(repository)));
+    let bulk = Bulk::new(Arc::clone(repository), Arc::clone(holder));
+    let bulk = BulkServiceServer::new(bulk);
+    let keeper = UpkeepServiceServer::new(Keeper::new(Arc::clone(repository)));
     let database = Database::new(Arc::clone(repository));
     let payloads = Payloads::new(Arc::clone(repository), places);
     let database = wire::database_service_server::DatabaseServiceServer::new(database);
@@ -269,10 +282,12 @@ fn gate(
         .add_service(database.max_decoding_message_size(most))
         .add_service(payloads.max_decoding_message_size(most))
         .add_service(tags.max_decoding_message_size(most))
-        .add_service(bulk.max_decoding_message_size(bulk::MESSAGE_MAX));
+        .add_service(bulk.max_decoding_message_size(bulk::MESSAGE_MAX))
+        .add_service(keeper);
     Gate::new(
         routes.prepare(),
         options.access.clone(),
+        Arc::clone(holder),
         options.max_calls,
         Held::new(options.max_held_bytes, Arc::clone(counters)),
         options.limits.write_stall,
@@ -281,6 +296,7 @@ fn gate(
 
 fn transfer(
     repository: Arc<dyn Repository>,
+    holder: Arc<Holder>,
     counters: &Arc<Counters>,
     options: &SpfsServerOptions,
 ) -> Transfer {
@@ -290,6 +306,7 @@ fn transfer(
             counters: Arc::clone(counters),
         },
         access: options.access.clone(),
+        holder,
         name: options
             .payload_root
             .as_ref()

@@ -42,27 +42,6 @@ pub(crate) async fn check(fresh: impl Fn() -> Subject) {
     assert!(!removed_payload(repository, &digest, to_come()).await);
 }
 
-/// What can be asked of a server: objects go by their age, and no more is told.
-pub(crate) async fn check_remote(fresh: impl Fn() -> Subject) {
-    let subject = fresh();
-    let repository = &*subject.repository;
-    for object in every_kind(Header::default()) {
-        let digest = object.digest();
-        assert!(!removed_object(repository, &digest, to_come()).await);
-        let put = repository.put_object(&object, PutOptions::default()).await;
-        put.expect("stored");
-        assert!(!removed_object(repository, &digest, long_ago()).await);
-        assert!(repository.has_object(&digest).await.expect("an answer"));
-        assert!(removed_object(repository, &digest, to_come()).await);
-        assert!(!repository.has_object(&digest).await.expect("an answer"));
-    }
-    let digest = Digest::EMPTY;
-    refused(repository.object_written(&digest).await.err());
-    refused(repository.payload_written(&digest).await.err());
-    let removal = repository.remove_payload_if_older_than(&digest, to_come());
-    refused(removal.await.err());
-}
-
 /// Nothing at all is told, or removed, and that is said.
 pub(crate) async fn check_refusing(repository: &dyn Repository) {
     let digest = Digest::EMPTY;

@@ -193,7 +193,7 @@ async fn ages_in_tar() {
 
 #[tokio::test]
 async fn ages_on_our_server() {
-    ages::check_remote(ours).await;
+    ages::check(ours).await;
 }
 
 /// The stock-like server does not know the call.

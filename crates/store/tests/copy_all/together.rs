@@ -42,14 +42,30 @@ async fn fill_many(repository: &dyn Repository) -> Digest {
 }
 
 async fn serve(repository: Arc<dyn Repository>, at: &str) -> SpfsServer {
+    serve_with(repository, at, SpfsServerOptions::default()).await
+}
+
+async fn serve_with(
+    repository: Arc<dyn Repository>,
+    at: &str,
+    options: SpfsServerOptions,
+) -> SpfsServer {
     let options = SpfsServerOptions {
         access: Access::anyone(Right::Write),
-        ..SpfsServerOptions::default()
+        ..options
     };
     let (grpc, http) = (at.parse().unwrap(), "127.0.0.1:0".parse().unwrap());
     SpfsServer::bind(repository, grpc, http, options)
         .await
         .unwrap()
+}
+
+/// The repository is held while somebody writes, and no longer.
+fn held_by_nobody() -> SpfsServerOptions {
+    SpfsServerOptions {
+        hold_after_write: Duration::ZERO,
+        ..SpfsServerOptions::default()
+    }
 }
 
 fn client(url: &str) -> Arc<dyn Repository> {
@@ -84,7 +100,7 @@ fn files(root: &Path) -> BTreeMap<String, (u32, u64)> {
 async fn a_few_requests_bring_hundreds_of_files_there_and_back() {
     let ((_a, from), (there, served), (back, to)) = (fs(), fs(), fs());
     let root = fill_many(&*from).await.to_string();
-    let server = serve(served.clone(), "127.0.0.1:0").await;
+    let server = serve_with(served.clone(), "127.0.0.1:0", held_by_nobody()).await;
     let far = client(&format!("grpc://{}", server.grpc_addr()));
     let pushed = copy_missing(from.clone(), far.clone(), &root)
         .await
@@ -251,7 +267,7 @@ async fn what_is_there_already_is_kept_from_a_clean_that_is_going_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_to_be_published_is_kept_from_a_clean() {
     let (_directory, served) = fs();
-    let server = serve(served.clone(), "127.0.0.1:0").await;
+    let server = serve_with(served.clone(), "127.0.0.1:0", held_by_nobody()).await;
     let far = client(&format!("grpc://{}", server.grpc_addr()));
     for text in ["one", "two"] {
         let small = SmallPayload::new(text.into(), None);
@@ -265,5 +281,99 @@ async fn what_waits_to_be_published_is_kept_from_a_clean() {
         clean_around(&served, async {}).await;
         let size = served.payload_size(&Digest::of(text.as_bytes())).await;
         assert_eq!(size.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pushed_is_kept_from_a_clean_until_nobody_has_written_for_a_while() {
+    let (directory, served) = fs();
+    let mut server = serve(served.clone(), "127.0.0.1:0").await;
+    let far = client(&format!("grpc://{}", server.grpc_addr()));
+    // What was garbage before is not held.
+    let before = put_payload(&*served, b"of an earlier day").await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // One after the other, as a push does it, with all the time in the world in between.
+    let payload = put_payload(&*far, &vec![7; 300_000]).await;
+    clean_around(&served, async {}).await;
+    assert_eq!(served.payload_size(&before).await.unwrap(), None);
+    assert!(served.payload_size(&payload).await.unwrap().is_some());
+    let header = Header::default();
+    let object = Object::Blob(farseek_object::Blob {
+        header,
+        payload,
+        size: 300_000,
+    });
+    put(&*far, object).await;
+    let small = SmallPayload::new("small".into(), None);
+    far.bulk().unwrap().put_small(vec![small]).await.unwrap();
+    far.publish().await.unwrap();
+    clean_around(&served, async {}).await;
+    let small = Digest::of(b"small");
+    for digest in [payload, small] {
+        assert!(served.payload_size(&digest).await.unwrap().is_some());
+    }
+    assert!(served.has_object(&payload).await.unwrap());
+    let held = || std::fs::read_dir(directory.path().join("holds")).unwrap();
+    assert_eq!(held().count(), 1);
+    // With the server its holds end, and nothing refers to any of this.
+    server.shutdown();
+    drop(far);
+    server.wait().await.unwrap();
+    drop(server);
+    wait_until(|| held().count() == 0).await;
+    clean_around(&served, async {}).await;
+    for digest in [payload, small] {
+        assert_eq!(served.payload_size(&digest).await.unwrap(), None);
+    }
+}
+
+/// Waits for what comes in a moment.
+async fn wait_until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it has not come");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_what_somebody_else_removes_is_told_and_nobody_else_is() {
+    for many in [1, 100] {
+        let (directory, served) = fs();
+        let server = serve(served.clone(), "127.0.0.1:0").await;
+        let url = format!("grpc://{}", server.grpc_addr());
+        let (loser, other) = (client(&url), client(&url));
+        let work = directory.path().join("payloads/work");
+        let text = |number: usize, of: &str| format!("{number} of {of}");
+        let send = async |to: &Arc<dyn Repository>, of: &str| {
+            let small = |number| SmallPayload::new(text(number, of).into(), None);
+            let small = (0..many).map(small).collect();
+            to.bulk().unwrap().put_small(small).await
+        };
+        send(&loser, "one").await.unwrap();
+        for file in std::fs::read_dir(&work).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        // Both wait together; who publishes first publishes for both.
+        send(&other, "two").await.unwrap();
+        other.publish().await.unwrap();
+        for number in 0..many {
+            let digest = Digest::of(text(number, "two").as_bytes());
+            assert!(served.payload_size(&digest).await.unwrap().is_some());
+        }
+        let error = loser.publish().await.unwrap_err();
+        assert!(!error.is_transient(), "{error:?}");
+        assert!(error.to_string().contains("send it again"), "{error}");
+        // It is forgotten: who sends it again has it there.
+        send(&loser, "one").await.unwrap();
+        loser.publish().await.unwrap();
+        for number in 0..many {
+            let digest = Digest::of(text(number, "one").as_bytes());
+            assert!(served.payload_size(&digest).await.unwrap().is_some());
+        }
+        other.publish().await.unwrap();
+        assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
     }
 }

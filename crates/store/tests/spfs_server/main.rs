@@ -4,6 +4,7 @@
 
 #[path = "../sample/keys.rs"]
 mod keys;
+mod cleaned;
 mod hostile;
 mod line;
 mod nonsense;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farseek_object::Digest;
 use farseek_store::{Access, PartialUploads, SpfsServer, SpfsServerOptions};
@@ -38,12 +39,17 @@ const WRITING: [&str; 4] = [
 /// It writes as well. Who may is told that nothing was stored in the life of the server that it
 /// names.
 const PUBLISHING: [&str; 1] = ["BulkService/PublishSmall"];
-const REMOVING: [&str; 5] = [
+const REMOVING: [&str; 10] = [
     "DatabaseService/RemoveObject",
     "DatabaseService/RemoveObjectIfOlderThan",
     "PayloadService/RemovePayload",
     "TagService/RemoveTagStream",
     "TagService/RemoveTag",
+    "UpkeepService/Horizon",
+    "UpkeepService/Facts",
+    "UpkeepService/Aside",
+    "UpkeepService/Restore",
+    "UpkeepService/RemovePayloadIfOlderThan",
 ];
 
 const UNAUTHENTICATED: &str = "16";
@@ -109,12 +115,16 @@ fn message(call: &str, object: &Digest, payload: &Digest) -> Vec<u8> {
         "InsertTag" | "RemoveTag" => field(1, &tag),
         "ResolveTag" => field(2, b"a/tag"),
         "ReadTag" | "RemoveTagStream" => field(1, b"a/tag"),
-        "LookForBlobs" | "GetSmall" => field(1, payload),
+        "LookForBlobs" | "GetSmall" | "Facts" => field(1, payload),
+        // In the year 2199.
+        "RemovePayloadIfOlderThan" => {
+            let nanoseconds = [0x80, 0x80, 0xdc, 0xe0, 0xf9, 0xcc, 0xfe, 0xa4, 0x64];
+            [field(1, payload), vec![2 << 3], nanoseconds.to_vec()].concat()
+        }
         "PutSmall" => [field(1, &field(1, b"small")), field(1, &field(1, b"two"))].concat(),
         "PublishSmall" => vec![1 << 3, 1],
-        "LsTags" | "IterTagSpecs" | "Ping" | "IterObjects" | "IterDigests" | "WritePayload" => {
-            Vec::new()
-        }
+        "LsTags" | "IterTagSpecs" | "Ping" | "IterObjects" | "IterDigests" | "WritePayload"
+        | "Horizon" | "Aside" | "Restore" => Vec::new(),
         _ => digest_field(1, object),
     }
 }
@@ -172,9 +182,9 @@ async fn try_all(
     let mut statuses = BTreeMap::new();
     for call in described() {
         let message = message(&call, &object, &payload);
-        let package = match call.starts_with("BulkService/") {
-            true => "farseek",
-            false => "spfs",
+        let package = match call.split_once('/') {
+            Some(("BulkService" | "UpkeepService", _)) => "farseek",
+            _ => "spfs",
         };
         let called = client.call(&format!("/{package}.{call}"), &message).await;
         statuses.insert(call, called.status);
@@ -222,7 +232,11 @@ fn assert_all(statuses: &BTreeMap<String, String>, calls: &[&str], expected: &st
 /// A repository that holds something, and a server of it with rights.
 async fn guarded(access: Access) -> (tempfile::TempDir, SpfsServer, (Digest, Digest)) {
     let (root, repository) = on_disk();
-    let open = serve(Arc::clone(&repository), open_to_all()).await;
+    let unheld = SpfsServerOptions {
+        hold_after_write: Duration::ZERO,
+        ..open_to_all()
+    };
+    let open = serve(Arc::clone(&repository), unheld).await;
     let digests = fill(&open).await;
     let options = SpfsServerOptions {
         access,

@@ -159,8 +159,14 @@ fn same(one: &Digest, other: &Digest) -> bool {
 pub(super) enum Want {
     Read,
     Write,
+    /// All that a cleaner asks is of use to nobody else.
     Remove,
 }
+
+/// Marks the request of a client that may write: of what it asks for it may count on what it finds,
+/// so that is made young. Who may only read is about to refer to nothing, and keeps nothing young.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer;
 
 impl Want {
     /// What the call of this path does; one that is not known counts as writing.
@@ -173,9 +179,20 @@ impl Want {
             | "RemoveObjectIfOlderThan"
             | "RemovePayload"
             | "RemoveTag"
-            | "RemoveTagStream" => Self::Remove,
+            | "RemoveTagStream"
+            | "Horizon"
+            | "Facts"
+            | "Aside"
+            | "Restore"
+            | "RemovePayloadIfOlderThan" => Self::Remove,
             _ => Self::Write,
         }
+    }
+
+    /// Whether the call of this path makes something young for who may write.
+    pub(super) fn counts_on(path: &str) -> bool {
+        let name = path.rsplit('/').next();
+        matches!(name, Some("HasObject" | "HasPayload" | "LookForBlobs"))
     }
 }
 

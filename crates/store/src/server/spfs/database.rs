@@ -8,6 +8,7 @@ use farseek_object::{Digest, DigestPrefix, Object};
 use futures::stream::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status};
 
+use super::access::Writer;
 use super::answer::{Answer, DIGESTS, Items, OBJECTS, Shared, answer, items, nonsense, status};
 use crate::blocking;
 use crate::error::{Result, StoreError};
@@ -135,10 +136,13 @@ impl wire::database_service_server::DatabaseService for Database {
         request: Request<wire::HasObjectRequest>,
     ) -> Answer<wire::HasObjectResponse> {
         let asked = async {
-            let digest = wanted(request.into_inner().digest.as_ref())?;
-            // Who asks may count on it, and is not going to write it.
-            Ok(self.repository.refresh_object(&digest).await?
-                || self.repository.has_object(&digest).await?)
+            let digest = wanted(request.get_ref().digest.as_ref())?;
+            // A writer who asks may count on it, and is not going to write it.
+            let is_writer = request.extensions().get::<Writer>().is_some();
+            Ok(
+                (is_writer && self.repository.refresh_object(&digest).await?)
+                    || self.repository.has_object(&digest).await?,
+            )
         };
         let exists = asked.await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::HasObjectResponse { exists }))

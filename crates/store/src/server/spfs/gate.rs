@@ -15,9 +15,10 @@ use tonic::codegen::Service;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
-use super::access::{Access, Refusal, Want};
+use super::access::{Access, Refusal, Want, Writer};
 use super::bulk;
 use super::held::{Call, Handing, Held, SLOWEST, Talk};
+use super::holder::Holder;
 use super::place::Reached;
 
 /// Bytes of a request, but for those that store things: the longest names a digest and a tag.
@@ -65,6 +66,7 @@ impl Weight {
 pub(super) struct Gate {
     routes: Routes,
     access: Access,
+    holder: Arc<Holder>,
     calls: Arc<Semaphore>,
     walks: Arc<Semaphore>,
     receiving: Receiving,
@@ -80,6 +82,7 @@ impl Gate {
     pub(super) fn new(
         routes: Routes,
         access: Access,
+        holder: Arc<Holder>,
         max_calls: usize,
         held: Held,
         stall: Duration,
@@ -87,6 +90,7 @@ impl Gate {
         Self {
             routes,
             access,
+            holder,
             calls: Arc::new(Semaphore::new(max_calls.clamp(1, Semaphore::MAX_PERMITS))),
             walks: Arc::new(Semaphore::new(WALKS)),
             receiving: Receiving::default(),
@@ -116,13 +120,19 @@ impl Gate {
         talk: Arc<Talk>,
     ) -> Response<Body> {
         let path = request.uri().path();
-        if let Err(refusal) = self.access.check(request.headers(), Want::of_call(path)) {
+        let want = Want::of_call(path);
+        if let Err(refusal) = self.access.check(request.headers(), want) {
             tracing::debug!(path, %refusal, "a call was refused");
             return status_of(refusal).into_http();
         }
+        let is_writer = self.access.check(request.headers(), Want::Write).is_ok();
+        let writes = want == Want::Write || (is_writer && Want::counts_on(path));
         let (weight, limit) = (Weight::of_call(path), request_limit(path));
         let (name, local) = (request.uri().authority().cloned(), talk.local());
         request.extensions_mut().insert(Reached { name, local });
+        if is_writer {
+            request.extensions_mut().insert(Writer);
+        }
         let call = talk.begin(weight == Weight::List);
         call.keep(permit(&self.calls).await);
         if weight == Weight::Walk {
@@ -141,10 +151,15 @@ impl Gate {
         };
         let calling = Arc::clone(&call);
         let request = request.map(|body| going_on(body, coming, calling));
+        let writing = match writes {
+            true => Some(self.holder.writing().await),
+            false => None,
+        };
         let response = match self.routes.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        drop(writing);
         handed(response, call, weight).await
     }
 }

@@ -7,6 +7,7 @@ use farseek_object::Digest;
 use futures::stream::{StreamExt, TryStreamExt};
 use tonic::{Request, Response};
 
+use super::access::Writer;
 use super::answer::{Answer, DIGESTS, Items, Shared, answer, items, nonsense, status};
 use super::place::Places;
 use crate::error::{Result, StoreError};
@@ -75,10 +76,13 @@ impl wire::payload_service_server::PayloadService for Payloads {
         request: Request<wire::HasPayloadRequest>,
     ) -> Answer<wire::HasPayloadResponse> {
         let looking = async {
-            let digest = wanted(request.into_inner().digest.as_ref())?;
-            // Who asks may count on it, and is not going to write it.
-            Ok(self.repository.refresh_payload(&digest).await?
-                || self.repository.payload_size(&digest).await?.is_some())
+            let digest = wanted(request.get_ref().digest.as_ref())?;
+            // A writer who asks may count on it, and is not going to write it.
+            let is_writer = request.extensions().get::<Writer>().is_some();
+            Ok(
+                (is_writer && self.repository.refresh_payload(&digest).await?)
+                    || self.repository.payload_size(&digest).await?.is_some(),
+            )
         };
         let exists = looking.await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::HasPayloadResponse { exists }))

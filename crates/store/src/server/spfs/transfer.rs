@@ -19,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 
 use super::access::{Access, Refusal, Want};
+use super::holder::Holder;
 use super::partial::Partials;
 use super::{bzip, upload, zip};
 use crate::blocking;
@@ -38,6 +39,7 @@ const ABSENT: &str = "there is no such payload\n";
 pub(super) struct Transfer {
     pub(super) responder: Responder,
     pub(super) access: Access,
+    pub(super) holder: Arc<Holder>,
     /// The name by which clients are told to reach us, where there is one.
     pub(super) name: Option<String>,
     pub(super) max_payload_bytes: u64,
@@ -87,6 +89,10 @@ impl Transfer {
         if want != Want::Read && request.headers().contains_key(ORIGIN) {
             return Ok(self.refuse_page());
         }
+        let _writing = match want {
+            Want::Read => None,
+            Want::Write | Want::Remove => Some(self.holder.writing().await),
+        };
         match want {
             Want::Read => {
                 self.download(request.uri().path(), request.headers(), head)

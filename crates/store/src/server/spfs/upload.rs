@@ -69,8 +69,6 @@ pub(super) async fn take(
     };
     let plain = limited(plain, most, Arc::clone(&fault));
     let repository = &transfer.responder.repository;
-    // What is being written is not what a killed process has left.
-    let _hold = repository.hold().await?;
     let stored = repository.put_payload(plain, PutOptions::default()).await;
     Ok(match (stored, fault.get()) {
         (Ok(stored), _) => accepted(transfer, stored),

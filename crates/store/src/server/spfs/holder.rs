@@ -1,0 +1,228 @@
+//! The repository is held while clients write to it.
+//!
+//! Who pushes through a server sends blobs, then what refers to them, and a tag at the end; a clean of
+//! the repository in between must not take the blobs for garbage, however long that takes. The
+//! protocol does not say where a push begins and ends. So the server holds the repository from before
+//! the first call that writes, or makes young what its client may count on, until nobody has written
+//! for a while.
+//!
+//! A server that is never left alone would keep its repository from being cleaned for ever. So a new
+//! hold is taken every hour, and none is kept longer than a day: what is written is held for 23 hours
+//! at least while writing goes on, and what has become garbage goes a day later at most. A push that
+//! takes longer than that is protected as one through a stock server is, by the threshold of the clean.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync;
+use tokio::time::Instant;
+
+use super::answer::Shared;
+use crate::upkeep::Hold;
+
+/// How long the repository is held after the last write, where nothing else is said: as long as a
+/// clean lets things be that are young.
+pub(super) const QUIET: Duration = Duration::from_secs(15 * 60);
+
+/// How long one hold covers what is written.
+const TERM: Duration = Duration::from_secs(60 * 60);
+
+/// How long one is kept.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often it is looked whether one is over, at most.
+const TICK_MIN: Duration = Duration::from_millis(10);
+
+/// Holds the repository while it is written to.
+pub(super) struct Holder {
+    repository: Shared,
+    quiet: Duration,
+    /// What is held. Taken for moments; nothing else is taken or dropped while it is.
+    state: Mutex<State<Hold>>,
+    /// Held by who takes a hold: others wait for that one.
+    taking: sync::Mutex<()>,
+}
+
+/// The holds there are, and what they depend on. Pure: time is given.
+#[derive(Debug)]
+struct State<H> {
+    /// When each was taken, the oldest first.
+    holds: Vec<(Instant, H)>,
+    /// Calls that are writing now.
+    writing: usize,
+    /// When one of them last began or ended.
+    last: Instant,
+    /// Whether somebody sees to it that holds end.
+    is_watched: bool,
+}
+
+impl<H> State<H> {
+    fn new(now: Instant) -> Self {
+        Self {
+            holds: Vec::new(),
+            writing: 0,
+            last: now,
+            is_watched: false,
+        }
+    }
+
+    /// Whether what is written now is held.
+    fn is_covered(&self, now: Instant) -> bool {
+        let newest = self.holds.last();
+        newest.is_some_and(|(taken, _)| now.duration_since(*taken) < TERM)
+    }
+
+    /// Takes those out that are over.
+    fn over(&mut self, now: Instant, quiet: Duration) -> Vec<(Instant, H)> {
+        let is_quiet = self.writing == 0 && now.duration_since(self.last) >= quiet;
+        let is_over = |taken: Instant| is_quiet || now.duration_since(taken) >= LONGEST;
+        self.holds
+            .extract_if(.., |(taken, _)| is_over(*taken))
+            .collect()
+    }
+}
+
+/// A call that writes: while it is there the repository is held, and a while longer.
+pub(super) struct Writing {
+    holder: Arc<Holder>,
+}
+
+impl Holder {
+    pub(super) fn new(repository: Shared, quiet: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            repository,
+            quiet,
+            state: Mutex::new(State::new(Instant::now())),
+            taking: sync::Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<Hold>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody begins to write.
+    pub(super) async fn writing(self: &Arc<Self>) -> Writing {
+        {
+            let mut state = self.state();
+            state.writing += 1;
+            state.last = Instant::now();
+        }
+        let writing = Writing {
+            holder: Arc::clone(self),
+        };
+        if !self.is_covered() {
+            let _turn = self.taking.lock().await;
+            if !self.is_covered() {
+                self.take().await;
+            }
+        }
+        writing
+    }
+
+    fn is_covered(&self) -> bool {
+        self.state().is_covered(Instant::now())
+    }
+
+    async fn take(self: &Arc<Self>) {
+        let taken = Instant::now();
+        match self.repository.hold().await {
+            Ok(hold) => self.state().holds.push((taken, hold)),
+            // The age of what is written is its only protection then.
+            Err(error) => return tracing::info!(%error, "the repository is not held"),
+        }
+        if !std::mem::replace(&mut self.state().is_watched, true) {
+            tokio::spawn(watch(Arc::downgrade(self), self.quiet.max(TICK_MIN)));
+        }
+    }
+
+    /// Ends the holds that are over.
+    fn end_those_over(&self) {
+        let over = self.state().over(Instant::now(), self.quiet);
+        drop(over);
+    }
+}
+
+/// Looks from time to time whether holds are over, until there is none.
+async fn watch(holder: Weak<Holder>, tick: Duration) {
+    loop {
+        tokio::time::sleep(tick).await;
+        let Some(holder) = holder.upgrade() else {
+            return;
+        };
+        holder.end_those_over();
+        let mut state = holder.state();
+        if state.holds.is_empty() {
+            state.is_watched = false;
+            return;
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        {
+            let mut state = self.holder.state();
+            state.writing -= 1;
+            state.last = Instant::now();
+        }
+        self.holder.end_those_over();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// The minutes, since the beginning, at which those were taken that are over `at` minutes.
+    fn over(state: &mut State<()>, start: Instant, at: u32) -> Vec<u64> {
+        let over = state.over(start + at * MINUTE, QUIET);
+        let minutes = |(taken, ()): (Instant, ())| (taken - start).as_secs() / 60;
+        over.into_iter().map(minutes).collect()
+    }
+
+    #[test]
+    fn a_hold_ends_a_while_after_the_last_write() {
+        let start = Instant::now();
+        let mut state = State::new(start);
+        assert!(!state.is_covered(start));
+        state.holds.push((start, ()));
+        state.writing = 1;
+        assert!(state.is_covered(start + 59 * MINUTE));
+        let over = |state: &mut State<()>, at| over(state, start, at);
+        let none: [u64; 0] = [];
+        assert_eq!(over(&mut state, 40), none, "it is still written to");
+        state.writing = 0;
+        state.last = start + 40 * MINUTE;
+        assert_eq!(over(&mut state, 54), none);
+        assert_eq!(over(&mut state, 55), [0]);
+        assert!(!state.is_covered(start + 55 * MINUTE));
+    }
+
+    /// A write every minute for three days: each is held for 23 hours, and nothing for more than one
+    /// day.
+    #[test]
+    fn who_never_rests_is_held_for_a_day() {
+        let start = Instant::now();
+        let mut state = State::new(start);
+        let day = 24 * 60;
+        for at in 0..3 * day {
+            let now = start + at * MINUTE;
+            for taken in over(&mut state, start, at) {
+                assert_eq!(u64::from(at) - taken, u64::from(day));
+            }
+            if !state.is_covered(now) {
+                state.holds.push((now, ()));
+            }
+            state.last = now;
+            assert!(state.holds.len() <= 24);
+            let oldest = state.holds[0].0;
+            assert!(now - oldest < day * MINUTE);
+            // All that was written in the last 23 hours is younger than a hold.
+            let ago = (now - start).min(23 * 60 * MINUTE);
+            assert!(oldest <= now - ago + MINUTE, "{at}");
+        }
+    }
+}
