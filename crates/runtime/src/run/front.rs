@@ -230,6 +230,6 @@ mod tests {
         let words: Vec<_> = words.collect();
         assert_eq!(live_of(words.clone().into_iter()), Some(live));
         assert_eq!(live_of(words.into_iter().take(5)), None);
-        assert_eq!(live_of([Vec::new(); 0].into_iter()), Some(Vec::new()));
+        assert_eq!(live_of(std::iter::empty()), Some(Vec::new()));
     }
 }

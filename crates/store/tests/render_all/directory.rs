@@ -40,7 +40,7 @@ async fn a_large_directory_is_parted_among_threads() {
     let site = Site::new();
     let names: Vec<String> = (0..300).map(|n| format!("{n:03}")).collect();
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
-    let files = names.iter().map(|name| (*name, File(0o644, *name)));
+    let files = names.iter().map(|name| (*name, File(0o644, name)));
     let below = names
         .iter()
         .map(|name| (*name, Directory(0o755, files.clone().take(3).collect())));

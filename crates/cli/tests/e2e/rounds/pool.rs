@@ -107,7 +107,7 @@ impl Pool {
             let content = random.pick(&self.contents).clone();
             ((*path).to_owned(), content)
         };
-        paths.into_iter().map(|path| file(path)).collect()
+        paths.into_iter().map(&mut file).collect()
     }
 
     /// What is to be seen of the environment `identity` under `tag`.
