@@ -6,4 +6,5 @@ mod process;
 mod life;
 mod editing;
 mod startup;
+mod exercisers;
 pub(crate) mod oracle;
