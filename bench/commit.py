@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Commit of 20,000 small files and of 2 GiB in one, against `cp -r` plus `sha256sum` of the same."""
+"""Commit of 50,000 small files and of 4 GiB in one, against `cp -r` plus `sha256sum` of the same."""
 
 import argparse
 import itertools
@@ -46,8 +46,8 @@ def compare(work, tree, rounds, title):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--gib", type=int, default=2)
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--gib", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     need(BINARY)

@@ -92,6 +92,6 @@ pub(crate) async fn end(mut mounted: MountedEnvironment) {
 }
 
 /// The error of a command that was asked to end.
-fn interrupted() -> anyhow::Error {
+pub(crate) fn interrupted() -> anyhow::Error {
     Failure::error(Code::Interrupted, "interrupted")
 }

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Result, RuntimeError};
+use crate::kept::Kept;
 use crate::live;
 use crate::namespace;
 use crate::upper;
@@ -138,7 +139,7 @@ impl Edits {
         let Some(upper) = &self.upper else {
             return Err("the runtime is not editable: nothing has changed".to_owned());
         };
-        let dirs = UpperDirs::of(upper, directory);
+        let (dirs, _kept) = open_dirs(upper, directory).map_err(|error| error.to_string())?;
         let lifted = live::lift(at, &self.live)?;
         detach(at)?;
         let undone = match paths {
@@ -165,7 +166,8 @@ impl Edits {
     ) -> Result<(), String> {
         let lifted = live::lift(at, &self.live)?;
         let upper = self.upper.as_ref();
-        let dirs = upper.map(|upper| UpperDirs::of(upper, directory));
+        let opened = upper.map(|upper| open_dirs(upper, directory)).transpose();
+        let (dirs, _kept) = opened.map_err(|error| error.to_string())?.unzip();
         if dirs.is_some() {
             detach(at)?;
         }
@@ -217,31 +219,46 @@ fn remount(at: &Path, flags: MsFlags) -> Result<(), String> {
 /// # Errors
 /// The kernel refuses, in its words.
 pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Result<()> {
-    let dirs = UpperDirs::of(upper, directory);
-    let prepared = match upper {
-        Upper::Memory { size } => mount_memory(&directory.join(MEMORY), size.as_deref()),
-        Upper::Kept(place) => keep(place, namespace::is_of_users()),
+    let make = || {
+        if let Upper::Memory { size } = upper {
+            mount_memory(&directory.join(MEMORY), size.as_deref())?;
+        }
+        let (dirs, kept) = open_dirs(upper, directory)?;
+        if let Some(kept) = &kept {
+            keep(&kept.path(), namespace::is_of_users())?;
+        }
+        make_dirs(at, &dirs)?;
+        mount_overlay(at, &dirs)
     };
-    prepared
-        .and_then(|()| make_dirs(at, &dirs))
-        .and_then(|()| mount_overlay(at, &dirs))
-        .map_err(|error| RuntimeError::Overlay {
-            path: at.to_owned(),
-            reason: error.to_string(),
-        })
+    make().map_err(|error| RuntimeError::Overlay {
+        path: at.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The directories of an overlay, by paths that lead there as long as what is returned beside them
+/// lives: where changes are kept others may write, and names may mean something else at any time.
+fn open_dirs(upper: &Upper, directory: &Path) -> io::Result<(UpperDirs, Option<Kept>)> {
+    match upper {
+        Upper::Memory { .. } => Ok((UpperDirs::of(upper, directory), None)),
+        Upper::Kept(place) => {
+            let kept = Kept::make(place)?;
+            let open = Upper::Kept(kept.path());
+            Ok((UpperDirs::of(&open, directory), Some(kept)))
+        }
+    }
 }
 
 /// The name of the file that says which marks an upper directory that is kept has.
 const MARKS: &str = "marks";
 
-/// Makes a directory that is kept, or sees that it is one that can be used: root's overlay does not
-/// know the marks of others, and would show what they have removed.
+/// Sees that a directory that is kept is one that can be used, and notes for whom it is where it is
+/// new: root's overlay does not know the marks of others, and would show what they have removed.
 fn keep(place: &Path, of_users: bool) -> io::Result<()> {
     let ours = match of_users {
         true => "user",
         false => "trusted",
     };
-    fs::create_dir_all(place)?;
     match fs::read_to_string(place.join(MARKS)) {
         Ok(marks) if marks == ours => Ok(()),
         Ok(_) => Err(io::Error::other(match of_users {
@@ -315,10 +332,9 @@ mod tests {
     #[test]
     fn a_kept_directory_is_for_those_who_know_its_marks() {
         let place = tempfile::tempdir().unwrap();
-        let place = place.path().join("name");
-        keep(&place, true).unwrap();
-        keep(&place, true).unwrap();
-        let said = keep(&place, false).unwrap_err().to_string();
+        keep(place.path(), true).unwrap();
+        keep(place.path(), true).unwrap();
+        let said = keep(place.path(), false).unwrap_err().to_string();
         assert!(said.contains("not root"), "{said}");
     }
 

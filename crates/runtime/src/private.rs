@@ -1,6 +1,6 @@
 //! Directories that nobody else can put anything into.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,7 +13,18 @@ use nix::unistd::geteuid;
 /// # Errors
 /// It is not, or it is not there.
 pub(crate) fn check(directory: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(directory)?;
+    check_metadata(&fs::symlink_metadata(directory)?, directory)
+}
+
+/// As [`check`], of a directory that is open; errors call it `shown`.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn check_open(directory: &File, shown: &Path) -> io::Result<()> {
+    check_metadata(&directory.metadata()?, shown)
+}
+
+fn check_metadata(metadata: &Metadata, directory: &Path) -> io::Result<()> {
     let is_ours =
         metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0;
     match is_ours {

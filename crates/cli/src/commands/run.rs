@@ -30,7 +30,7 @@ use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
 use crate::output::note;
 use crate::reading::ReadingArgs;
-use crate::signals::Signals;
+use crate::signals::{Signals, interrupted};
 use crate::sources::SourceArgs;
 use crate::specs;
 use crate::stats::Report;
@@ -366,9 +366,18 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         secondary_repositories: Vec::new(),
     };
     // Given up, it sees that the front has gone and leaves nothing. A remote may take its time.
-    let opening = async { Ok(host.open(sources.repository, request, background).await?) };
-    let Some(mut hosted) = signals.unless(opening).await? else {
-        return Ok(());
+    let mut is_stopped = false;
+    let stop = async {
+        signals.next().await;
+        is_stopped = true;
+    };
+    let opened = host.open(sources.repository, request, background, stop);
+    let Some(mut hosted) = opened.await? else {
+        return if is_stopped {
+            Err(interrupted())
+        } else {
+            Ok(())
+        };
     };
     tracing::info!("serving {} as {}", args.reference, hosted.record().name);
     let reaping = reaping.map(|runtimes| reap(runtimes, app));

@@ -8,4 +8,5 @@ mod editing;
 mod live;
 mod another;
 mod startup;
+mod exercisers;
 pub(crate) mod oracle;

@@ -2,12 +2,12 @@
 //! See [`run`](super).
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,11 +31,11 @@ use super::link::Link;
 use crate::daemon::Background;
 use crate::environment;
 use crate::error::{Result, RuntimeError};
+use crate::kept::Kept;
 use crate::live::{self, LiveBind, LiveLayer};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
-use crate::private;
 use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
 use crate::startup::CSH_STARTUP_FILE;
 
@@ -116,7 +116,8 @@ impl Host {
     }
 
     /// Resolves an environment, keeps it from being cleaned, and serves it to the front. `None`
-    /// where the front has given up meanwhile: then nothing is left.
+    /// where the front has given up meanwhile, or `stop` has come: then nothing is left. While the
+    /// record is written `stop` waits, so this is not to be dropped before it is done.
     ///
     /// # Errors
     /// Whatever is in the way. Nothing is left.
@@ -125,12 +126,18 @@ impl Host {
         repository: Arc<dyn Repository>,
         mut request: HostRequest,
         background: Background,
+        stop: impl Future<Output = ()>,
     ) -> Result<Option<Hosted>> {
+        let mut stop = pin!(stop);
         let resolving = async {
             let environment = repository.resolve_environment(&request.mount.spec).await;
             Ok::<_, RuntimeError>(Arc::new(environment?))
         };
-        let Some(environment) = self.unless_alone(resolving).await? else {
+        let resolved = tokio::select! {
+            resolved = self.unless_alone(resolving) => resolved?,
+            () = &mut stop => None,
+        };
+        let Some(environment) = resolved else {
             return Ok(None);
         };
         let mut record = self.record(&request)?;
@@ -166,7 +173,10 @@ impl Host {
             live,
         };
         let served = match tree {
-            Ok(tree) => opening.serve(repository, tree, control, background).await,
+            Ok(tree) => {
+                let serving = opening.serve(repository, tree, control, background, stop);
+                serving.await
+            }
             Err(error) => Err(error),
         };
         match served {
@@ -327,20 +337,9 @@ async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
     }
 }
 
-/// The file that claims the upper directory `place`, both of which are made if need be. Others may
-/// write to the repository, and have put something there that leads elsewhere.
+/// The file that claims the upper directory `place`, both of which are made if need be.
 fn lock_file(place: &Path) -> io::Result<File> {
-    if let Some(all) = place.parent() {
-        fs::create_dir_all(all)?;
-    }
-    match DirBuilder::new().mode(0o755).create(place) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => private::check(place)?,
-    }
-    let mut options = File::options();
-    options.create(true).write(true).truncate(false);
-    options.custom_flags(OFlag::O_NOFOLLOW.bits());
-    options.open(place.join("lock"))
+    Kept::make(place)?.file("lock")
 }
 
 /// A runtime on its way.
@@ -359,10 +358,15 @@ impl Opening<'_> {
         tree: MergedTree,
         control: Control,
         background: Background,
+        stop: impl Future<Output = ()>,
     ) -> Result<Option<(Connected, Later, Reader)>> {
         let vfs = mount::prepare(Arc::clone(&repository), &self.request.mount, tree).await;
         let reader = vfs.reader().clone();
-        let Some((connection, words)) = self.connection().await? else {
+        let connection = tokio::select! {
+            connection = self.connection() => connection?,
+            () = stop => None,
+        };
+        let Some((connection, words)) = connection else {
             return Ok(None);
         };
         let mut words = words.into_iter().map(OsString::from_vec);

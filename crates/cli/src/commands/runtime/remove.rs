@@ -1,12 +1,9 @@
 //! `farseek runtime remove`.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_runtime::record::{
-    Host, Listed, PruneOptions, RuntimeRecord, Runtimes, Verdict, remove_tree,
-};
+use farseek_runtime::record::{Host, Listed, PruneOptions, RuntimeRecord, Runtimes, Verdict};
+use farseek_runtime::remove_kept;
 
 use super::{judge, records};
 use crate::app::App;
@@ -126,13 +123,9 @@ async fn remove_changes(app: &App, found: &Listed) -> Result<()> {
         return Ok(());
     }
     let kept = app.config.storage.root.join("durable_edits");
-    let changes: PathBuf = kept.join(&found.name);
+    let changes = kept.join(&found.name);
     let removing = tokio::task::spawn_blocking(move || {
-        // As would a link that somebody has put there.
-        if kept.is_symlink() {
-            bail!("{} is a link: what it leads to stays", kept.display());
-        }
-        remove_tree(&changes).with_context(|| format!("cannot remove {}", changes.display()))
+        remove_kept(&changes).with_context(|| format!("cannot remove {}", changes.display()))
     });
     removing.await.context("removing was given up")?
 }

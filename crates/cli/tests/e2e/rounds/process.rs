@@ -116,24 +116,64 @@ impl Processes {
         self.struck.lock().unwrap().contains(place)
     }
 
-    /// Kills one of them, if there is any, and says which.
-    pub(super) fn strike_one(&self, random: &mut Random, sandbox: &Path) -> Option<String> {
+    /// One of them, if there is any.
+    pub(super) fn pick(&self, random: &mut Random, sandbox: &Path) -> Option<Victim> {
         if random.once_in(2) {
             let children = self.children.lock().unwrap();
             let there: Vec<_> = children.iter().filter_map(Weak::upgrade).collect();
-            drop(children);
-            let victim = (!there.is_empty()).then(|| random.pick(&there).clone())?;
-            victim.strike();
-            return Some(format!("{}", victim.child.lock().unwrap().pid()));
+            return (!there.is_empty()).then(|| Victim::Child(random.pick(&there).clone()));
         }
         let there = in_background(sandbox);
-        let (pid, place) = (!there.is_empty()).then(|| random.pick(&there).clone())?;
-        self.struck.lock().unwrap().insert(place.clone());
-        // It is the same process, but for the blink of an eye.
-        if place_of(pid).as_ref() == Some(&place) {
-            let _ = kill(pid, Signal::SIGKILL);
+        (!there.is_empty()).then(|| {
+            let (pid, place) = random.pick(&there).clone();
+            Victim::InBackground(pid, place)
+        })
+    }
+
+    /// Kills it, if it still runs.
+    pub(super) fn strike(&self, victim: &Victim) {
+        match victim {
+            Victim::Child(process) => process.strike(),
+            Victim::InBackground(_, place) => {
+                self.struck.lock().unwrap().insert(place.clone());
+                victim.signal(Signal::SIGKILL);
+            }
         }
-        Some(format!("{pid} of {}", place.display()))
+    }
+}
+
+/// A process that something is done to.
+#[derive(Debug)]
+pub(super) enum Victim {
+    Child(Arc<Process>),
+    /// What it was started for.
+    InBackground(Pid, PathBuf),
+}
+
+impl Victim {
+    /// Stops it for a while, in which others go on: it goes on with what it knew before.
+    pub(super) fn pause(&self, how_long: Duration) {
+        self.signal(Signal::SIGSTOP);
+        std::thread::sleep(how_long);
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        match self {
+            Self::Child(process) => {
+                let mut child = process.child.lock().unwrap();
+                // The number of one that has been waited for may be another's.
+                if matches!(child.try_wait(), Ok(None)) {
+                    let _ = child.signal(signal);
+                }
+            }
+            Self::InBackground(pid, place) => {
+                // It is the same process, but for the blink of an eye.
+                if place_of(*pid).as_ref() == Some(place) {
+                    let _ = kill(*pid, signal);
+                }
+            }
+        }
     }
 }
 

@@ -24,9 +24,12 @@ const KILLED: u64 = 12;
 /// Milliseconds, in which most commands are done.
 const KILLED_WITHIN: u64 = 120;
 
-/// Of so many times that somebody could be killed, once somebody is: what is killed all the time
-/// comes to nothing.
+/// Of so many times that somebody could be killed or stopped, once nobody is: what is killed all the
+/// time comes to nothing.
 const SPARED: u64 = 3;
+
+/// Milliseconds that somebody is stopped for at most.
+const PAUSED: u64 = 300;
 
 /// The seven parts of a round.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,30 @@ const PARTS: [Part; 7] = [
     Part::Clean,
     Part::Kill,
 ];
+
+/// Why a command may fail that nobody has killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unless {
+    /// It may not.
+    Killed,
+    /// What it was to read need not have been there.
+    Absent,
+    /// Another process was killed that it needs.
+    Struck,
+}
+
+impl Unless {
+    fn absent_unless(sure: bool) -> Self {
+        if sure { Self::Killed } else { Self::Absent }
+    }
+
+    fn or_struck(self, struck: bool) -> Self {
+        if struck { Self::Struck } else { self }
+    }
+}
+
+/// The exit code where something that was named is not there.
+const NOT_FOUND: i32 = 3;
 
 /// Where an environment is read from.
 struct Sources<'a> {
@@ -133,11 +160,16 @@ impl<'a> Worker<'a> {
         ended
     }
 
-    /// Whether a command succeeded, which it must where `must` says so, unless it was killed.
-    fn judge(&self, what: &'static str, ended: &Ended, must: bool) -> bool {
+    /// Whether a command succeeded, which it must unless it was killed, or `unless` excuses it.
+    fn judge(&self, what: &'static str, ended: &Ended, unless: Unless) -> bool {
         let (status, said) = (ended.status, &ended.said);
-        let is_excused = ended.was_killed() || !must;
-        assert!(status.success() || is_excused, "{what}: {status}: {said}");
+        let is_excused = match unless {
+            Unless::Killed => false,
+            Unless::Absent => status.code() == Some(NOT_FOUND),
+            Unless::Struck => true,
+        };
+        let is_well = status.success() || is_excused || ended.was_killed();
+        assert!(is_well, "{what}: {status}: {said}");
         if !status.success() {
             self.note(format_args!("{what} said: {}", said.trim()));
         }
@@ -166,7 +198,7 @@ impl<'a> Worker<'a> {
             words.extend(["-r", &remote]);
         }
         let ended = self.go(&words);
-        if self.judge("commit", &ended, true) {
+        if self.judge("commit", &ended, Unless::Killed) {
             self.world.tags.written(seen);
         }
         fs::remove_dir_all(tree).unwrap();
@@ -188,8 +220,8 @@ impl<'a> Worker<'a> {
             exec \"$FARSEEK\" commit platform -t {tag_name}"
         );
         let ended = self.in_runtime(&[&tag_name, "--edit"], &script);
-        let must = self.world.tags.is_sure(seen);
-        if self.judge_runtime("edit", &ended, must) {
+        let sure = self.world.tags.is_sure(seen);
+        if self.judge_runtime("edit", &ended, sure) {
             self.world.tags.written(seen);
         }
     }
@@ -208,10 +240,10 @@ impl<'a> Worker<'a> {
     }
 
     /// As [`judge`](Self::judge): the host may have been killed as well.
-    fn judge_runtime(&self, what: &'static str, run: &(PathBuf, Ended), must: bool) -> bool {
+    fn judge_runtime(&self, what: &'static str, run: &(PathBuf, Ended), sure: bool) -> bool {
         let (at, ended) = run;
-        let is_struck = self.world.processes.is_struck(at);
-        let succeeded = self.judge(what, ended, must && !is_struck);
+        let unless = Unless::absent_unless(sure).or_struck(self.world.processes.is_struck(at));
+        let succeeded = self.judge(what, ended, unless);
         // Nothing was mounted but in the namespace of its own.
         fs::remove_dir(at).unwrap();
         succeeded
@@ -245,8 +277,8 @@ impl<'a> Worker<'a> {
         let mut words = vec!["pull", &tag_name, "--from", &from];
         words.extend(self.random.once_in(2).then_some("--sync"));
         let ended = self.go(&words);
-        let must = tags.is_sure(seen[1]) && tags.is_undisturbed(seen[0]);
-        if self.judge("pull", &ended, must) {
+        let sure = tags.is_sure(seen[1]) && tags.is_undisturbed(seen[0]);
+        if self.judge("pull", &ended, Unless::absent_unless(sure)) {
             tags.written(seen[0]);
         }
     }
@@ -265,8 +297,8 @@ impl<'a> Worker<'a> {
         let mut words = vec!["push", &tag_name, "--to", &to];
         words.extend(self.random.once_in(2).then_some("--sync"));
         let ended = self.go(&words);
-        let must = tags.is_sure(seen[0]) && tags.is_undisturbed(seen[1]);
-        if self.judge("push", &ended, must) {
+        let sure = tags.is_sure(seen[0]) && tags.is_undisturbed(seen[1]);
+        if self.judge("push", &ended, Unless::absent_unless(sure)) {
             tags.written(seen[1]);
         }
     }
@@ -324,8 +356,8 @@ impl<'a> Worker<'a> {
             words.extend(["--remote", remote]);
         }
         let ended = self.go(&words);
-        let must = self.is_sure(&sources);
-        self.judge("warm", &ended, must);
+        let sure = self.is_sure(&sources);
+        self.judge("warm", &ended, Unless::absent_unless(sure));
     }
 
     /// Compares all that a runtime shows with what was committed.
@@ -340,8 +372,8 @@ impl<'a> Worker<'a> {
         }
         let script = format!("cp -r . {}", copy.display());
         let run = self.in_runtime(&words, &script);
-        let must = self.is_sure(&sources);
-        if self.judge_runtime("run", &run, must) {
+        let sure = self.is_sure(&sources);
+        if self.judge_runtime("run", &run, sure) {
             let same = Mounted::identify(self.world, copy.clone(), None, &tags, Vec::new());
             same.expect("a copy is no mount").read_all();
         }
@@ -381,15 +413,16 @@ impl<'a> Worker<'a> {
         let in_foreground = self.random.once_in(2);
         let process = match in_foreground {
             true => self.mount_in_foreground(words, &at),
-            false => self.mount_in_background(words, &at),
+            false => self.mount_in_background(&words),
         };
         let (process, ended) = match process {
             Ok(process) => (process, None),
             Err(ended) => (None, Some(ended)),
         };
         if let Some(ended) = ended {
-            let must = self.is_sure(&sources) && !self.world.processes.is_struck(&at);
-            self.judge("mount", &ended, must);
+            let unless = Unless::absent_unless(self.is_sure(&sources));
+            let unless = unless.or_struck(self.world.processes.is_struck(&at));
+            self.judge("mount", &ended, unless);
             return clear_away(self.world, &at);
         }
         self.world.count("mount", true);
@@ -418,12 +451,8 @@ impl<'a> Worker<'a> {
         Ok(Some(process))
     }
 
-    fn mount_in_background(
-        &mut self,
-        words: Vec<&str>,
-        _at: &Path,
-    ) -> Result<Option<Arc<Process>>, Ended> {
-        let ended = self.go(&words);
+    fn mount_in_background(&mut self, words: &[&str]) -> Result<Option<Arc<Process>>, Ended> {
+        let ended = self.go(words);
         match ended.status.success() {
             true => Ok(None),
             false => Err(ended),
@@ -451,7 +480,8 @@ impl<'a> Worker<'a> {
         mounted.close();
         let at = mounted.at().display().to_string();
         let ended = self.go(&["unmount", &at]);
-        let unmounted = self.judge("unmount", &ended, !mounted.is_struck());
+        let unless = Unless::Killed.or_struck(mounted.is_struck());
+        let unmounted = self.judge("unmount", &ended, unless);
         if !unmounted && !mounted.is_struck() && is_mounted(mounted.at()) {
             // The command was killed before it had done anything.
             self.mounts.push(mounted);
@@ -486,7 +516,7 @@ impl<'a> Worker<'a> {
 
     fn prune(&mut self) {
         let ended = self.go(&["runtime", "prune"]);
-        self.judge("prune", &ended, true);
+        self.judge("prune", &ended, Unless::Killed);
     }
 
     fn clean_local(&mut self) {
@@ -500,14 +530,14 @@ impl<'a> Worker<'a> {
             words.extend(*self.random.pick(&rules));
         }
         let ended = self.go(&words);
-        self.judge("clean", &ended, true);
+        self.judge("clean", &ended, Unless::Killed);
     }
 
     fn clean_remote(&mut self) {
         let _alone = self.world.pushing.write().unwrap();
         let remote = self.world.remote.display().to_string();
         let ended = self.go(&["clean", "--yes", "--min-age", "0s", "-r", &remote]);
-        self.judge("clean of the remote", &ended, true);
+        self.judge("clean of the remote", &ended, Unless::Killed);
     }
 
     fn untag(&mut self, side: Side) {
@@ -522,18 +552,29 @@ impl<'a> Worker<'a> {
             words.extend(["-r", &remote]);
         }
         let ended = self.go(&words);
-        // It may never have been there.
-        self.judge("untag", &ended, ended.status.code() != Some(3));
+        self.judge("untag", &ended, Unless::Absent);
         self.world.tags.end_removal(side, tag);
     }
 
     fn kill(&mut self) {
-        if !self.random.once_in(SPARED) {
+        if self.random.once_in(SPARED) {
             return;
         }
         let sandbox = self.world.sandbox.path();
-        let killed = self.world.processes.strike_one(&mut self.random, sandbox);
-        self.note(format_args!("killed {killed:?}"));
+        let Some(victim) = self.world.processes.pick(&mut self.random, sandbox) else {
+            return;
+        };
+        match self.random.once_in(2) {
+            true => {
+                self.note(format_args!("kills {victim:?}"));
+                self.world.processes.strike(&victim);
+            }
+            false => {
+                let milliseconds = self.random.below(PAUSED);
+                self.note(format_args!("stops for {milliseconds} ms {victim:?}"));
+                victim.pause(Duration::from_millis(milliseconds));
+            }
+        }
     }
 }
 

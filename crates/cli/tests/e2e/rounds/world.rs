@@ -85,6 +85,9 @@ impl World {
     /// Notes what is done.
     pub(super) fn note(&self, what: impl std::fmt::Display) {
         let line = format!("{:9.3} {what}", self.began.elapsed().as_secs_f64());
+        if std::env::var_os("FARSEEK_ROUNDS_TRACE").is_some() {
+            show(&line);
+        }
         self.trace.lock().unwrap().push(line);
     }
 
@@ -145,4 +148,9 @@ impl World {
             assert!(*tried < 8 || *done > 0, "no {what} ever succeeded");
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "it was asked for")]
+fn show(line: &str) {
+    eprintln!("{line}");
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use farseek_testkit::mount::PROMPT;
+use farseek_testkit::mount::{PROMPT, processes_naming};
 use farseek_testkit::{ChildGuard, output_within, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -216,6 +216,58 @@ fn a_front_that_is_killed_while_it_starts_leaves_nothing() {
             child.wait_within(PROMPT).unwrap();
         }
         site.see_it_end();
+    });
+}
+
+#[test]
+fn a_host_that_is_asked_to_end_while_it_starts_leaves_nothing() {
+    as_both("a_host_that_is_asked_to_end_while_it_starts", |site| {
+        let at = site.make_dir("at");
+        let at_name = at.display().to_string();
+        let words = ["run", TAG, "--at", &at_name, "--", "sleep", "1000"];
+        for wait in 0..24 {
+            let mut child = ChildGuard::spawn(&mut site.command(&words)).unwrap();
+            let mut host = None;
+            wait_until("there is a host", PROMPT, || {
+                let mut named = processes_naming(&at).into_iter();
+                host = named.find(|pid| *pid != child.pid());
+                host.is_some()
+            });
+            let host = host.unwrap();
+            std::thread::sleep(Duration::from_millis(wait));
+            kill(host, Signal::SIGTERM).ok();
+            // One that serves already goes on for as long as somebody is inside.
+            std::thread::sleep(Duration::from_millis(20));
+            child.signal(Signal::SIGKILL).ok();
+            child.wait_within(PROMPT).unwrap();
+            wait_until("no host is left", PROMPT, || {
+                processes_naming(&at).is_empty()
+            });
+            // Nobody has pruned.
+            assert_eq!(site.records(), [] as [&str; 0], "{wait}");
+            assert_eq!(site.directories(), [] as [&str; 0], "{wait}");
+        }
+    });
+}
+
+#[test]
+fn a_live_runtime_goes_on_whatever_is_written_into_its_record() {
+    as_both("a_live_runtime_goes_on", |site| {
+        let (mut child, mut record, _) = running(site);
+        let name = record["name"].as_str().unwrap().to_owned();
+        record["farseek"]["holders"] = serde_json::json!([{ "pid": 4_000_000, "start": 1 }]);
+        site.write("forged.json", &record.to_string());
+        let tag = format!("spfs/runtimes/meta/{name}");
+        site.succeed(&["write", "--tag", &tag, "--file", "forged.json"]);
+        site.succeed(&["runtime", "prune"]);
+        let removed = site.run(&["runtime", "remove", &name]);
+        assert_eq!(removed.status.code(), Some(9), "{removed:?}");
+        assert_eq!(site.directories(), [name.as_str()]);
+        assert_eq!(site.records(), [name.as_str()]);
+        let joined = site.succeed(&["join", &name, "--", "cat", "/spfs/file"]);
+        assert_eq!(joined, "the file\n");
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
     });
 }
 

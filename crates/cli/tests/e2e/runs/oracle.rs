@@ -250,7 +250,7 @@ pub(crate) fn worker() {
 }
 
 /// Runs the worker in a runtime, and then `script`.
-fn work(site: &Site, arguments: &[&str], task: String, script: &str) {
+pub(super) fn work(site: &Site, arguments: &[&str], task: String, script: &str) {
     let program = site.path("worker");
     if !program.exists() {
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -288,7 +288,7 @@ fn make_base(site: &Site) {
 }
 
 /// Gives all of a directory to who is at home.
-fn own(site: &Site, name: &str) {
+pub(super) fn own(site: &Site, name: &str) {
     let like = fs::metadata(site.path("home")).unwrap();
     let owner = format!("{}:{}", like.uid(), like.gid());
     let status = Command::new("chown")

@@ -77,6 +77,11 @@ impl Site {
         site
     }
 
+    /// Who is at home.
+    pub(crate) fn who(&self) -> Who {
+        self.who
+    }
+
     /// A path in the sandbox.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.sandbox.path().join(name)
