@@ -174,6 +174,7 @@ async fn blob(repository: &dyn Repository, mode: u32, text: &'static str) -> New
 /// into them.
 pub(crate) fn look(root: &Path) -> Seen {
     let mut seen = Seen::new();
+    let mut opened = Vec::new();
     let mut pending = vec![root.to_owned()];
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
@@ -182,6 +183,7 @@ pub(crate) fn look(root: &Path) -> Seen {
             let content = match () {
                 () if metadata.is_dir() => {
                     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+                    opened.push((path.clone(), metadata.permissions()));
                     pending.push(path.clone());
                     Vec::new()
                 }
@@ -193,6 +195,9 @@ pub(crate) fn look(root: &Path) -> Seen {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap();
             seen.insert(name.to_owned(), (metadata.mode(), content));
         }
+    }
+    for (path, permissions) in opened.into_iter().rev() {
+        fs::set_permissions(path, permissions).unwrap();
     }
     seen
 }
