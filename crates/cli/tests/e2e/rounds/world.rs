@@ -20,6 +20,9 @@ use crate::remote::{sandbox, serve_with};
 /// Lines of the trace that are shown of a bout that failed.
 const SHOWN: usize = 400;
 
+/// What was tried, how often, and how often it was done.
+pub(super) type Successes = BTreeMap<&'static str, [u64; 2]>;
+
 /// A place for one bout.
 pub(super) struct World {
     pub(super) seed: u64,
@@ -39,8 +42,7 @@ pub(super) struct World {
     is_stopping: AtomicBool,
     began: Instant,
     trace: Mutex<Vec<String>>,
-    /// What was done, and how often that succeeded.
-    successes: Mutex<BTreeMap<&'static str, [u64; 2]>>,
+    successes: Mutex<Successes>,
     // Last, when nobody needs it any more.
     pub(super) sandbox: Sandbox,
 }
@@ -131,12 +133,12 @@ impl World {
         eprintln!("again by FARSEEK_ROUNDS={rounds} FARSEEK_ROUNDS_SEED={seed}");
     }
 
-    /// Shows how much was done, and sees that it was something.
+    /// How much was done, which is also shown.
     #[expect(
         clippy::print_stderr,
         reason = "the person who runs the tests must see it"
     )]
-    pub(super) fn tell_successes(&self) {
+    pub(super) fn successes(&self) -> Successes {
         let successes = self.successes.lock().unwrap();
         let words = successes
             .iter()
@@ -144,9 +146,7 @@ impl World {
         let words: Vec<_> = words.collect();
         let (seed, took) = (self.seed, self.began.elapsed().as_secs());
         eprintln!("seed {seed}: {took} s: {}", words.join(", "));
-        for (what, [tried, done]) in &*successes {
-            assert!(*tried < 8 || *done > 0, "no {what} ever succeeded");
-        }
+        successes.clone()
     }
 }
 
