@@ -13,12 +13,14 @@ pub mod oracle;
 mod server;
 mod stock;
 mod bucket;
+mod moto;
 mod delay;
 pub mod stock_client;
 
 pub use bucket::{BucketFault, BucketRequest, BucketRule, BucketServer};
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
 pub use delay::DelayProxy;
+pub use moto::{MOTO, MotoServer};
 pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;
