@@ -1,7 +1,7 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
-//! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
+//! [`BucketRepository`], [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
 //! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`] and
 //! [`plan_clean`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
@@ -19,6 +19,7 @@ mod retry;
 mod liveness;
 mod http;
 mod rules;
+mod bucket;
 mod grpc;
 mod server;
 mod memory;
@@ -33,6 +34,7 @@ mod clean;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
+pub use bucket::BucketRepository;
 pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
