@@ -8,6 +8,11 @@ mod read;
 mod upload;
 mod versions;
 mod tags;
+mod secret;
+mod requests;
+mod wire;
+mod profile;
+mod access;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,14 +24,19 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::multipart::MultipartStore;
 
+pub use self::access::BucketEnvironment;
+pub(crate) use self::access::{BucketAddress, Kind};
 use self::handle::Bucket;
 use self::keys::Keys;
+pub use self::secret::Secret;
 use self::tags::Tags;
 use self::upload::Uploader;
+use self::wire::Wire;
 use crate::blocking;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
+use crate::requests::Requests;
 use crate::rules;
 use crate::upkeep::Shelf;
 
@@ -47,6 +57,8 @@ pub struct BucketRepository {
     location: String,
     uploader: Uploader,
     tags: Tags,
+    /// The way there, where it is a remote one.
+    wire: Option<Wire>,
 }
 
 impl BucketRepository {
@@ -91,7 +103,13 @@ impl BucketRepository {
             location,
             uploader,
             tags,
+            wire: None,
         }
+    }
+
+    fn with_wire(self, wire: Wire) -> Self {
+        let wire = Some(wire);
+        Self { wire, ..self }
     }
 
     /// Marks the place as a repository, for whoever copies the bucket to a directory.
@@ -282,15 +300,17 @@ impl Repository for BucketRepository {
         self.tags.remove_stream(name).await
     }
 
+    fn requests(&self) -> Option<Requests> {
+        self.wire.as_ref().map(Wire::requests)
+    }
+
     async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
         let keys = self.keys.in_namespace(namespace.cloned());
         let location = self.location.clone();
         let uploader = self.uploader.clone();
-        Ok(Arc::new(Self::sharing(
-            self.bucket.clone(),
-            keys,
-            location,
-            uploader,
-        )))
+        let bucket = self.bucket.clone();
+        let seen = Self::sharing(bucket, keys, location, uploader);
+        let wire = self.wire.clone();
+        Ok(Arc::new(Self { wire, ..seen }))
     }
 }

@@ -11,6 +11,7 @@ mod payload;
 mod bulk;
 mod progress;
 mod upkeep;
+mod requests;
 mod repository;
 mod ext;
 mod blocking;
@@ -34,7 +35,7 @@ mod clean;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
-pub use bucket::BucketRepository;
+pub use bucket::{BucketEnvironment, BucketRepository, Secret};
 pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
@@ -55,6 +56,7 @@ pub use payload::{Body, Payload, PutOptions};
 pub use pinned::Pinned;
 pub use progress::Progress;
 pub use repository::{Repository, TagEntry};
+pub use requests::Requests;
 pub use retry::{Backoff, STALL_MAX};
 pub use server::{
     Access, OpenNamespace, PartialUploads, Right, ServeOptions, Server, ServerStats, ServerTls,

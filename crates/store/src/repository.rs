@@ -12,6 +12,7 @@ use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, T
 use futures::stream::BoxStream;
 
 use crate::bulk::Bulk;
+use crate::requests::Requests;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::upkeep::{Hold, Upkeep};
@@ -290,6 +291,11 @@ pub trait Repository: fmt::Debug + Send + Sync {
             operation: "show the tags of another namespace",
             location,
         })
+    }
+
+    /// The requests that were made of it so far, where each is paid for.
+    fn requests(&self) -> Option<Requests> {
+        None
     }
 
     /// What its keeper can do, where that is us.
