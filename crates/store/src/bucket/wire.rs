@@ -177,6 +177,9 @@ impl Wire {
             return Ok(hyper::Response::from_parts(head, HttpResponseBody::new(body)));
         }
         let text = collect(body).await?;
+        // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
+        let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
+        let is_page = is_page && !says_nothing;
         // The end of an upload and a copy may fail after the head of their answer was sent.
         if head.status.is_success() && !is_page && !is_error(&text) {
             return Ok(hyper::Response::from_parts(head, text.into()));
