@@ -125,11 +125,7 @@ impl BucketRepository {
     }
 
     /// The digests of a shelf.
-    fn list(
-        &self,
-        shelf: Shelf,
-        prefix: Option<&DigestPrefix>,
-    ) -> BoxStream<'_, Result<Digest>> {
+    fn list(&self, shelf: Shelf, prefix: Option<&DigestPrefix>) -> BoxStream<'_, Result<Digest>> {
         let folder = match prefix.map(DigestPrefix::as_str) {
             Some(text) if text.len() >= 2 => self.keys.shard(shelf, &text[..2]),
             _ => self.keys.shelf(shelf),

@@ -131,11 +131,9 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Web(_)
-            | Place::Grpc(_)
-            | Place::Bucket(_)
-            | Place::Tar(_)
-            | Place::Chain(_) => None,
+            Place::Web(_) | Place::Grpc(_) | Place::Bucket(_) | Place::Tar(_) | Place::Chain(_) => {
+                None
+            }
         }
     }
 

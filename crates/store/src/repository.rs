@@ -12,9 +12,9 @@ use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, T
 use futures::stream::BoxStream;
 
 use crate::bulk::Bulk;
-use crate::requests::Requests;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
+use crate::requests::Requests;
 use crate::upkeep::{Hold, Upkeep};
 
 /// What a folder of tags holds.

@@ -34,7 +34,10 @@ impl BucketEnvironment {
     /// Of environment variables those that matter here.
     pub fn new<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let wanted = |name: &str| {
-            name == "HOME" || ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p))
+            name == "HOME"
+                || ["AWS_", "GOOGLE_", "AZURE_"]
+                    .iter()
+                    .any(|p| name.starts_with(p))
         };
         let variables = variables
             .into_iter()
@@ -142,7 +145,10 @@ impl BucketAddress {
     pub(crate) fn new(kind: Kind, bucket: &str, prefix: &str) -> Result<Self, String> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if bucket.is_empty() {
-            return Err(format!("it names no bucket: {}://BUCKET/PREFIX", kind.scheme()));
+            return Err(format!(
+                "it names no bucket: {}://BUCKET/PREFIX",
+                kind.scheme()
+            ));
         }
         if !bucket.bytes().all(is_name) {
             return Err(format!("'{bucket}' is not the name of a bucket"));
@@ -161,7 +167,12 @@ impl BucketAddress {
     /// # Errors
     /// What is wrong with its value, in words that do not hold it.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
-        if !self.kind.parameters().iter().any(|(known, _)| *known == name) {
+        if !self
+            .kind
+            .parameters()
+            .iter()
+            .any(|(known, _)| *known == name)
+        {
             return Ok(false);
         }
         if value.is_empty() {
@@ -273,7 +284,9 @@ impl Opening<'_> {
 
     fn s3(&self) -> Result<(Bucket, Wire)> {
         let settings = self.s3_settings()?;
-        let region = settings.get("aws_region").or(settings.get("aws_default_region"));
+        let region = settings
+            .get("aws_region")
+            .or(settings.get("aws_default_region"));
         let region = region.map_or("us-east-1", |region| region.reveal());
         let given = ["aws_endpoint_url_s3", "aws_endpoint", "aws_endpoint_url"];
         let given = given.iter().find_map(|name| settings.get(*name));

@@ -167,8 +167,7 @@ impl Bucket {
             return Ok(());
         };
         // An answer that was lost: who asks again is told that the upload is gone.
-        if trouble::is_absent(&error)
-            && self.look(key).await?.is_some_and(|meta| meta.size == size)
+        if trouble::is_absent(&error) && self.look(key).await?.is_some_and(|meta| meta.size == size)
         {
             return Ok(());
         }

@@ -162,10 +162,9 @@ pub(super) fn explain(doing: &'static str, location: String, error: Error) -> St
             location,
             "the secret key is not the one of the access key, or something in between changes requests",
         ),
-        ("ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException", _) => denied(
-            location,
-            "the credentials have expired: get new ones",
-        ),
+        ("ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException", _) => {
+            denied(location, "the credentials have expired: get new ones")
+        }
         ("InvalidToken" | "InvalidClientTokenId", _) => denied(
             location,
             "the session token is not valid: get new credentials",
@@ -174,7 +173,12 @@ pub(super) fn explain(doing: &'static str, location: String, error: Error) -> St
             location,
             "the clock of this machine and the server's differ by too much: set the clock",
         ),
-        ("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException", _)
+        (
+            "AuthorizationHeaderMalformed"
+            | "PermanentRedirect"
+            | "IllegalLocationConstraintException",
+            _,
+        )
         | ("", Some(301 | 307)) => failed(
             location,
             "the bucket is in another region or behind another endpoint: give region= or endpoint=",
@@ -186,7 +190,10 @@ pub(super) fn explain(doing: &'static str, location: String, error: Error) -> St
         ("EntityTooLarge" | "QuotaExceeded" | "InsufficientStorage", _) => {
             failed(location, "there is no room for it")
         }
-        (_, Some(401)) => denied(location, "credentials are needed, or these are not accepted"),
+        (_, Some(401)) => denied(
+            location,
+            "credentials are needed, or these are not accepted",
+        ),
         (_, Some(403)) => denied(location, needs(doing)),
         _ => failed(location, "the server will not"),
     }

@@ -211,7 +211,10 @@ impl Uploader {
             Err(error) => Err(error),
             Ok((parts, incoming)) => {
                 let found = incoming.hasher.clone().map(Hasher::finish);
-                match digest.zip(found).filter(|(digest, found)| **digest != *found) {
+                match digest
+                    .zip(found)
+                    .filter(|(digest, found)| **digest != *found)
+                {
                     Some((digest, found)) => Err(StoreError::Corrupt {
                         location: self.bucket.shown(key),
                         reason: format!("its bytes are those of {found}, not of {digest}"),

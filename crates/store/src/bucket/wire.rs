@@ -170,11 +170,17 @@ impl Wire {
         let (head, body) = answer.into_parts();
         let body = Watched::new(body, patience);
         if !is_for_the_store {
-            return Ok(hyper::Response::from_parts(head, HttpResponseBody::new(body)));
+            return Ok(hyper::Response::from_parts(
+                head,
+                HttpResponseBody::new(body),
+            ));
         }
         let is_page = is_page(&head.headers);
         if head.status.is_success() && !is_page && !is_write {
-            return Ok(hyper::Response::from_parts(head, HttpResponseBody::new(body)));
+            return Ok(hyper::Response::from_parts(
+                head,
+                HttpResponseBody::new(body),
+            ));
         }
         let text = collect(body).await?;
         // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
@@ -281,8 +287,14 @@ fn broken(error: reqwest::Error) -> Trouble {
 }
 
 fn is_page(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        kind.trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/html")
+    })
 }
 
 fn is_error(text: &[u8]) -> bool {
@@ -294,10 +306,11 @@ fn is_error(text: &[u8]) -> bool {
 fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble {
     let text = String::from_utf8_lossy(text);
     let status = status.as_u16();
-    let is_page = is_page || text.trim_start().get(..5).is_some_and(|start| {
-        let start = start.to_ascii_lowercase();
-        start.starts_with("<html") || start.starts_with("<!doc")
-    });
+    let is_page = is_page
+        || text.trim_start().get(..5).is_some_and(|start| {
+            let start = start.to_ascii_lowercase();
+            start.starts_with("<html") || start.starts_with("<!doc")
+        });
     if is_page {
         return Trouble::Page { status };
     }
@@ -313,7 +326,11 @@ fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble {
 fn element(text: &str, name: &str) -> Option<String> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = after.split_once('<')?;
-    let inner: String = inner.chars().filter(|c| !c.is_control()).take(300).collect();
+    let inner: String = inner
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
     (!inner.is_empty()).then_some(inner)
 }
 
