@@ -40,7 +40,11 @@ async fn a_hundred_versions_of_one_tag_at_once_are_all_there_in_order() {
             target
         })
     });
-    let pushed: HashSet<Digest> = join_all(pushes).await.into_iter().map(Result::unwrap).collect();
+    let pushed: HashSet<Digest> = join_all(pushes)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(pushed.len(), PUSHES);
 
     let stream = client(&server).await.read_tag(&name).await.unwrap();

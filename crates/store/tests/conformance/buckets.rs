@@ -37,7 +37,11 @@ pub(crate) fn open_bucket(endpoint: &str, prefix: &str) -> Arc<dyn Repository> {
     opened.expect("a repository")
 }
 
-fn subject(repository: Arc<dyn Repository>, directory: Option<TempDir>, server: impl Any) -> Subject {
+fn subject(
+    repository: Arc<dyn Repository>,
+    directory: Option<TempDir>,
+    server: impl Any,
+) -> Subject {
     Subject {
         repository,
         _directory: directory,
@@ -108,20 +112,32 @@ async fn a_bucket_shows_what_was_written_to_another_client() {
 
 #[tokio::test]
 async fn objects_on_moto() {
-    on_moto("objects_on_moto", async |server| objects::check(prefixes(server)).await).await;
+    on_moto("objects_on_moto", async |server| {
+        objects::check(prefixes(server)).await
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn payloads_on_moto() {
-    on_moto("payloads_on_moto", async |server| payloads::check(prefixes(server)).await).await;
+    on_moto("payloads_on_moto", async |server| {
+        payloads::check(prefixes(server)).await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_on_moto() {
-    on_moto("tags_on_moto", async |server| tags::check(prefixes(server)).await).await;
+    on_moto("tags_on_moto", async |server| {
+        tags::check(prefixes(server)).await
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn graph_on_moto() {
-    on_moto("graph_on_moto", async |server| graph::check(prefixes(server)).await).await;
+    on_moto("graph_on_moto", async |server| {
+        graph::check(prefixes(server)).await
+    })
+    .await;
 }
