@@ -44,7 +44,8 @@ class Store:
         return self.log.read_bytes().count(b"\n")
 
     def of_rclone(self):
-        """The same for rclone, which asks for nothing of the bucket itself."""
+        """The same for rclone. Its paths end in a slash: else it asks whether the prefix is a file, and s3s-fs,
+        to which it is a directory, fails at that until rclone has asked ten times."""
         return {
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_S3_PROVIDER": "Other",
@@ -75,7 +76,7 @@ class Ways:
         run([BINARY, "init", "repo", self.here], self.env)
         run([BINARY, "commit", tree, "--tag", "bench/tree", "--remote", self.here], self.env)
         # What is pulled was pushed before anything was timed.
-        self.full, self.plain = self.remote("full"), f":s3:{store.bucket}/plain"
+        self.full, self.plain = self.remote("full"), f":s3:{store.bucket}/plain/"
         run([BINARY, "init", "repo", self.full], self.env)
         run([BINARY, "push", "bench/tree", "--from", self.here, "--to", self.full], self.env)
         if RCLONE:
@@ -129,7 +130,7 @@ class Ways:
         run(self.rclone_command(source, destination, flags), env)
 
     def rclone_push(self, name, flags):
-        to = f":s3:{self.store.bucket}/plain-{next(self.numbers)}"
+        to = f":s3:{self.store.bucket}/plain-{next(self.numbers)}/"
         return self.watched(name, self.rclone_command(self.tree, to, flags), self.env | self.store.of_rclone())
 
     def rclone_pull(self, name, flags):
@@ -140,8 +141,8 @@ class Ways:
 
 
 def requests_of(said):
-    """The requests that farseek says it has made."""
-    return said["requests"]["total"]
+    """The requests that farseek says it has made; `None` of a version that does not count."""
+    return said.get("requests", {}).get("total")
 
 
 def subjects(ways):
