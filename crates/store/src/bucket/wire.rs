@@ -28,7 +28,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, redirect};
 use tokio::time::{Instant, Sleep};
 
@@ -154,18 +154,26 @@ impl Wire {
         }
     }
 
-    /// Sends a request once.
+    /// Sends a request once, `again` where that has failed before.
     async fn attempt(
         &self,
         request: HttpRequest,
         patience: Duration,
         is_for_the_store: bool,
+        again: bool,
     ) -> Result<HttpResponse, Failure> {
         let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
         let liveness = Arc::new(Liveness::since(Instant::now()));
-        let request = outgoing(request, &liveness)?;
+        let origin = origin(&request);
+        let mut request = outgoing(request, &liveness)?;
+        if again {
+            // Behind one address may be several nodes: the next attempt is to reach another one.
+            let close = HeaderValue::from_static("close");
+            request.headers_mut().insert(CONNECTION, close);
+        }
         let answer = liveness.wait(patience, self.http.execute(request)).await;
-        let answer = answer.ok_or(Trouble::Silent(patience))?.map_err(broken)?;
+        let answer = answer.ok_or(Trouble::Silent(patience))?;
+        let answer = answer.map_err(|error| unanswered(error, &origin))?;
         let answer: hyper::Response<reqwest::Body> = answer.into();
         let (head, body) = answer.into_parts();
         let body = Watched::new(body, patience);
@@ -183,6 +191,9 @@ impl Wire {
             ));
         }
         let text = collect(body).await?;
+        // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
+        let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
+        let is_page = is_page && !says_nothing;
         // The end of an upload and a copy may fail after the head of their answer was sent.
         if head.status.is_success() && !is_page && !is_error(&text) {
             return Ok(hyper::Response::from_parts(head, text.into()));
@@ -224,7 +235,7 @@ impl HttpService for Wire {
             if is_for_the_store {
                 self.shared.counters.count(&request, failed > 0);
             }
-            let attempt = self.attempt(request.clone(), patience, is_for_the_store);
+            let attempt = self.attempt(request.clone(), patience, is_for_the_store, failed > 0);
             let Failure { trouble, asked } = match attempt.await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -270,17 +281,36 @@ fn in_pieces(body: HttpRequestBody, liveness: Arc<Liveness>) -> reqwest::Body {
     reqwest::Body::wrap_stream(pieces.inspect(move |_| liveness.made()))
 }
 
-/// A connection that failed, without the URL.
+/// Where a request goes: no path, no query, and so no secret.
+fn origin(request: &HttpRequest) -> String {
+    let uri = request.uri();
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    format!("{scheme}://{host}")
+}
+
+/// A request to `origin` that was not answered.
+fn unanswered(error: reqwest::Error, origin: &str) -> Trouble {
+    match error.is_connect() {
+        true => Trouble::Broken(format!("cannot connect to {origin}: {}", innermost(error))),
+        false => broken(error),
+    }
+}
+
+/// A connection that failed.
 fn broken(error: reqwest::Error) -> Trouble {
+    Trouble::Broken(format!("the connection broke: {}", innermost(error)))
+}
+
+/// The cause that says most, without the address that was asked.
+fn innermost(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &(dyn std::error::Error + 'static) = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Trouble::Broken(match error.is_connect() {
-        true => format!("cannot connect: {cause}"),
-        false => format!("the connection broke: {cause}"),
-    })
+    cause.to_string()
 }
 
 fn is_page(headers: &HeaderMap) -> bool {

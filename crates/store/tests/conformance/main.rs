@@ -5,6 +5,7 @@
 //! that is read-only is compared, question by question, with the repository it shows.
 
 mod ages;
+mod buckets;
 mod graph;
 mod mirror;
 mod objects;
