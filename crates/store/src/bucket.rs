@@ -1,6 +1,30 @@
 //! [`BucketRepository`]: a repository in an object store (S3, GCS, Azure).
 //!
-//! DOC
+//! `docs/BUCKET.md` has the layout, key by key. In short: objects and payloads have the names they have
+//! on disk, below a prefix, so a bucket that is copied to a directory is a repository. A tag is one key
+//! a version, which is written once and never changed ([`versions`]); a copy of each stream, where it is
+//! on disk, lets plain web servers show it ([`tags`]). Nothing here asks an object store for a
+//! condition, or for a step that is one with another: some ignore the first, none has the second.
+//!
+//! - *Writing.* A key is written whole in one request, or in parts that become a key in one step
+//!   ([`upload`]); either is durable and visible when it returns, so nothing is ever deferred. What is
+//!   there is written again rather than asked for, unless many are asked for at once: then a listing
+//!   says it ([`bulk`]).
+//! - *Reading.* A range is one request. Keys never change, so no reader minds an entity tag.
+//! - *Cleaning.* An object store cannot remove a key only if it is old: between the look at its age and
+//!   the removal somebody may have counted on it. So writers and sweeps exclude each other, by keys
+//!   ([`hold`]). It follows that whatever a writer has found is there until its tag is: no sweep began
+//!   since its hold, and the one before had ended. A sweep reads the tags again when it has begun, from
+//!   when on nobody writes any, so it knows the tag of every writer who has ended. Ages then matter only
+//!   to who writes without holding, and are told by the server's clock alone. Who is killed leaves keys
+//!   that nothing refers to, and a hold that counts for ten minutes: a clean says so and removes nothing.
+//! - *Waiting.* Deadlines on progress, retries and counts are in [`wire`], for every request.
+//! - *Errors* name the bucket and the key, and say what to do ([`trouble`]). No message holds anything
+//!   of the address but the bucket and the prefix; what may be secret is a [`Secret`].
+//!
+//! Deliberately absent: beginning a tag in one step ([`begin_tag`](Repository::begin_tag)), going on with
+//! an upload that broke off, and modes of payloads, which no object store has.
+
 mod keys;
 mod trouble;
 mod handle;
@@ -8,6 +32,9 @@ mod read;
 mod upload;
 mod versions;
 mod tags;
+mod hold;
+mod bulk;
+mod keeper;
 mod secret;
 mod requests;
 mod wire;
@@ -26,19 +53,22 @@ use object_store::multipart::MultipartStore;
 
 pub use self::access::BucketEnvironment;
 pub(crate) use self::access::{BucketAddress, Kind};
+use self::bulk::Presence;
 use self::handle::Bucket;
+use self::hold::Exclusion;
 use self::keys::Keys;
 pub use self::secret::Secret;
 use self::tags::Tags;
 use self::upload::Uploader;
 use self::wire::Wire;
 use crate::blocking;
+use crate::bulk::Bulk;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
 use crate::requests::Requests;
 use crate::rules;
-use crate::upkeep::Shelf;
+use crate::upkeep::{Hold, Shelf, Upkeep};
 
 /// No object is larger: guards memory.
 const OBJECT_MAX_BYTES: u64 = 2 << 30;
@@ -57,6 +87,8 @@ pub struct BucketRepository {
     location: String,
     uploader: Uploader,
     tags: Tags,
+    exclusion: Arc<Exclusion>,
+    presence: Arc<Presence>,
     /// The way there, where it is a remote one.
     wire: Option<Wire>,
 }
@@ -87,21 +119,18 @@ impl BucketRepository {
     }
 
     fn new(bucket: Bucket, keys: Keys, location: String) -> Self {
-        let uploader = Uploader::new(bucket.clone(), keys.clone());
-        Self::sharing(bucket, keys, location, uploader)
-    }
-
-    fn sharing(bucket: Bucket, keys: Keys, location: String, uploader: Uploader) -> Self {
         let tags = Tags {
             bucket: bucket.clone(),
             keys: keys.clone(),
             location: location.clone(),
         };
         Self {
+            uploader: Uploader::new(bucket.clone(), keys.clone()),
+            exclusion: Arc::new(Exclusion::new(bucket.clone(), keys.clone())),
+            presence: Arc::default(),
             bucket,
             keys,
             location,
-            uploader,
             tags,
             wire: None,
         }
@@ -151,12 +180,34 @@ impl BucketRepository {
         digest: &Digest,
         time: SystemTime,
     ) -> Result<bool> {
+        self.exclusion.permit().await?;
         let written = self.written(shelf, digest).await?;
-        if !written.is_some_and(|written| written < time) {
+        if written.is_none_or(|written| written >= time) {
             return Ok(false);
         }
-        self.bucket.remove(&self.keys.of(shelf, digest)).await?;
-        Ok(true)
+        let key = self.keys.of(shelf, digest);
+        let removal = tokio::time::timeout(hold::REMOVAL_MAX, self.bucket.remove(&key));
+        let removed = removal.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable {
+                location: self.bucket.shown(&key),
+                reason: "its removal takes too long".to_owned(),
+                source: None,
+            })
+        });
+        removed.map(|()| true)
+    }
+
+    /// Changes a tag. Whoever does not hold the repository does so meanwhile: a sweep that is under
+    /// way has read the tags.
+    async fn tag<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.exclusion.is_held() {
+            self.exclusion.check()?;
+            return change.await;
+        }
+        let hold = self.hold().await?;
+        let changed = change.await;
+        hold.release().await;
+        changed
     }
 }
 
@@ -269,15 +320,15 @@ impl Repository for BucketRepository {
     }
 
     async fn insert_tag(&self, tag: &Tag) -> Result<()> {
-        self.tags.insert(tag).await
+        self.tag(self.tags.insert(tag)).await
     }
 
     async fn append_tag(&self, tag: &Tag) -> Result<()> {
-        self.tags.append(tag).await
+        self.tag(self.tags.append(tag)).await
     }
 
     async fn push_tag(&self, name: &TagName, target: &Digest, user: &str) -> Result<Tag> {
-        self.tags.push(name, target, user).await
+        self.tag(self.tags.push(name, target, user)).await
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
@@ -289,11 +340,33 @@ impl Repository for BucketRepository {
     }
 
     async fn replace_tag(&self, name: &TagName, history: &TagStream) -> Result<()> {
-        self.tags.replace(name, history).await
+        self.tag(self.tags.replace(name, history)).await
     }
 
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
         self.tags.remove_stream(name).await
+    }
+
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        Some(self)
+    }
+
+    /// Where none can be made for lack of rights, what is to be written will hardly be, either.
+    async fn hold(&self) -> Result<Hold> {
+        if !self.exclusion.is_held() {
+            self.presence.forget();
+        }
+        match self.exclusion.hold().await {
+            Err(error @ StoreError::Denied { .. }) => {
+                tracing::info!("the repository is not held: {}", error.with_causes());
+                Ok(Hold::default())
+            }
+            hold => hold,
+        }
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
     }
 
     fn requests(&self) -> Option<Requests> {
@@ -302,11 +375,13 @@ impl Repository for BucketRepository {
 
     async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
         let keys = self.keys.in_namespace(namespace.cloned());
-        let location = self.location.clone();
-        let uploader = self.uploader.clone();
-        let bucket = self.bucket.clone();
-        let seen = Self::sharing(bucket, keys, location, uploader);
-        let wire = self.wire.clone();
-        Ok(Arc::new(Self { wire, ..seen }))
+        let seen = Self::new(self.bucket.clone(), keys, self.location.clone());
+        Ok(Arc::new(Self {
+            uploader: self.uploader.clone(),
+            exclusion: Arc::clone(&self.exclusion),
+            presence: Arc::clone(&self.presence),
+            wire: self.wire.clone(),
+            ..seen
+        }))
     }
 }

@@ -218,7 +218,7 @@ async fn limit(repository: &dyn Repository, threshold: Duration) -> Result<Syste
     let (now, horizon) = match repository.upkeep() {
         Some(upkeep) => {
             let horizon = upkeep.horizon().await?;
-            (SystemTime::now(), horizon)
+            (upkeep.now().await?, horizon)
         }
         None => (SystemTime::now() - CLOCK_MARGIN, SystemTime::now()),
     };

@@ -3,11 +3,14 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use farseek_object::{Digest, ObjectKind};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::error::Result;
 
@@ -17,6 +20,8 @@ use crate::error::Result;
 #[derive(Default)]
 pub struct Hold {
     _guard: Option<Box<dyn Any + Send + Sync>>,
+    /// In a lock only because it is otherwise for one thread at a time.
+    release: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Hold {
@@ -24,6 +29,38 @@ impl Hold {
     pub(crate) fn of(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
+            release: Mutex::default(),
+        }
+    }
+
+    /// A hold that ends at once when `release` has run to its end, and after a while where it is
+    /// dropped.
+    pub(crate) fn released_by(release: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            _guard: None,
+            release: Mutex::new(Some(release.boxed())),
+        }
+    }
+
+    /// Ends it, for everybody, at once. That goes without saying where it is kept on this machine;
+    /// a remote repository has to be told.
+    pub async fn release(mut self) {
+        if let Some(release) = self.take() {
+            release.await;
+        }
+    }
+
+    fn take(&mut self) -> Option<BoxFuture<'static, ()>> {
+        let release = self.release.get_mut();
+        release.unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Hold {
+    /// Ends it as soon as may be, where it was not [released](Self::release).
+    fn drop(&mut self) {
+        if let (Some(release), Ok(runtime)) = (self.take(), Handle::try_current()) {
+            runtime.spawn(release);
         }
     }
 }
@@ -101,6 +138,11 @@ impl fmt::Debug for LeftoverOptions {
 /// A repository whose keeper we are.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
+    /// What time it is, by the clock that ages are told by.
+    async fn now(&self) -> Result<SystemTime> {
+        Ok(SystemTime::now())
+    }
+
     /// A moment such that nothing is written before it from now on, and that is before whatever
     /// those have written who [hold](crate::Repository::hold) the repository now; by the clock that
     /// ages are told by.
@@ -119,10 +161,14 @@ pub trait Upkeep: Send + Sync {
         Ok(None)
     }
 
-    /// Puts back what is [aside](Self::aside), payloads as well.
+    /// Makes ready for a sweep: puts back what is [aside](Self::aside), payloads as well; and where
+    /// writers and sweeps have to exclude each other, keeps writers away from now on.
     async fn restore(&self) -> Result<()> {
         Ok(())
     }
+
+    /// A sweep has ended, in whatever way.
+    async fn finish(&self) {}
 
     /// What else nobody needs.
     async fn leftovers(&self, options: LeftoverOptions) -> Result<Vec<Leftover>> {

@@ -17,7 +17,7 @@ use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
-use farseek_runtime::{MountRequest, StatsText, Upper};
+use farseek_runtime::{MountRequest, Upper};
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
 
@@ -29,7 +29,7 @@ use crate::output::note;
 use crate::reading::ReadingArgs;
 use crate::signals::Signals;
 use crate::sources::SourceArgs;
-use crate::stats::Report;
+use crate::stats;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -283,7 +283,7 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
-        stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
+        stats: Some(stats::text(&sources.repository)),
         list_xattrs: false,
         ..MountRequest::new(reference, args.options.at()?)
     };

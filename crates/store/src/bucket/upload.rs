@@ -46,7 +46,7 @@ const COPY_MAX: u64 = 5 << 30;
 pub(super) const UPLOADS: &str = "uploads";
 
 /// Where payloads go up whose digest is not known yet.
-const WORK: &str = "payloads/work";
+pub(super) const WORK: &str = "payloads/work";
 
 /// How many bytes the part of that number has, in units of [`PART`]. They grow, for there may be ten
 /// thousand: so many hold more than 400 GB.

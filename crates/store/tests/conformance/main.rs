@@ -22,11 +22,11 @@ use std::time::Duration;
 use farseek_object::Digest;
 use farseek_store::{
     Access, BucketRepository, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions,
-    GrpcRepository, HttpOptions, HttpRepository, Location, MemoryRepository, OpenOptions, Pinned,
+    GrpcRepository, HttpOptions, HttpRepository, MemoryRepository, Pinned,
     Repository, Right, ServeOptions, Server, SpfsServer, SpfsServerOptions, TarOptions,
-    TarRepository, open,
+    TarRepository,
 };
-use farseek_testkit::{BucketServer, StaticServer, StockServer};
+use farseek_testkit::{StaticServer, StockServer};
 use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -87,28 +87,6 @@ fn bucket() -> Subject {
     }
 }
 
-/// A bucket on a server that speaks S3.
-fn s3() -> Subject {
-    let directory = tempfile::tempdir().expect("a directory");
-    let server = BucketServer::start(directory.path());
-    let address = format!(
-        "s3://{}/a%20prefix?endpoint={}&access_key_id={}&secret_access_key={}",
-        BucketServer::BUCKET,
-        server.endpoint(),
-        BucketServer::ACCESS_KEY,
-        BucketServer::SECRET_KEY.replace('+', "%2B"),
-    );
-    let location: Location = address.parse().expect("an address");
-    let opening = async move { open(&location, &OpenOptions::default()).await };
-    let handle = tokio::runtime::Handle::current();
-    let repository = tokio::task::block_in_place(|| handle.block_on(opening));
-    Subject {
-        repository: repository.expect("a repository"),
-        _directory: Some(directory),
-        _server: Some(Box::new(server)),
-    }
-}
-
 fn tar() -> Subject {
     let directory = tempfile::tempdir().expect("a directory");
     let options = TarOptions {
@@ -126,11 +104,6 @@ fn tar() -> Subject {
 #[tokio::test]
 async fn objects_in_a_bucket() {
     objects::check(bucket).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_on_an_s3_server() {
-    objects::check(s3).await;
 }
 
 #[tokio::test]
@@ -156,11 +129,6 @@ async fn objects_in_tar() {
 #[tokio::test]
 async fn payloads_in_a_bucket() {
     payloads::check(bucket).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn payloads_on_an_s3_server() {
-    payloads::check(s3).await;
 }
 
 #[tokio::test]
@@ -195,11 +163,6 @@ async fn tags_in_a_bucket() {
     tags::check(bucket).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tags_on_an_s3_server() {
-    tags::check(s3).await;
-}
-
 #[tokio::test]
 async fn tags_in_memory() {
     tags::check(memory).await;
@@ -225,11 +188,6 @@ async fn graph_in_a_bucket() {
     graph::check(bucket).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn graph_on_an_s3_server() {
-    graph::check(s3).await;
-}
-
 #[tokio::test]
 async fn graph_in_memory() {
     graph::check(memory).await;
@@ -248,11 +206,6 @@ async fn graph_in_a_chain() {
 #[tokio::test]
 async fn ages_in_a_bucket() {
     ages::check(bucket).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ages_on_an_s3_server() {
-    ages::check(s3).await;
 }
 
 #[tokio::test]
