@@ -77,7 +77,6 @@ class Ways:
         run([BINARY, "commit", tree, "--tag", "bench/tree", "--remote", self.here], self.env)
         # What is pulled was pushed before anything was timed.
         self.full, self.plain = self.remote("full"), f":s3:{store.bucket}/plain/"
-        run([BINARY, "init", "repo", self.full], self.env)
         run([BINARY, "push", "bench/tree", "--from", self.here, "--to", self.full], self.env)
         if RCLONE:
             self.rclone_copy(tree, self.plain, TUNED)
@@ -107,7 +106,6 @@ class Ways:
 
     def push(self):
         to = self.remote(f"push-{next(self.numbers)}")
-        run([BINARY, "init", "repo", to], self.env)
         command = [BINARY, "push", "bench/tree", "--from", self.here, "--to", to, "--json"]
         return self.watched("push", command, self.env)
 

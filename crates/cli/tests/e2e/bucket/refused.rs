@@ -110,6 +110,16 @@ fn a_bucket_that_is_not_there() {
     assert_one_line(&pushed, 1, &words);
 }
 
+/// It would become a directory of that name.
+#[test]
+fn a_bucket_is_not_made_by_init() {
+    let stand = Stand::new();
+    let made = stand.sandbox.run(&["init", "repo", &url(SITE)]);
+    assert_one_line(&made, 2, &[&url(SITE), "first push"]);
+    assert!(!stand.sandbox.path().join("s3:").exists());
+    assert!(stand.server.requests().is_empty());
+}
+
 #[test]
 fn a_bucket_that_may_not_be_listed() {
     let stand = prepared();
