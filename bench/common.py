@@ -54,7 +54,7 @@ def workdir():
 
 def environment(home):
     """An environment in which no configuration of the user is read, and nothing of the user's is written."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SPFS_", "FARSEEK_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SPFS_", "FARSEEK_", "AWS_", "RCLONE_"))}
     env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"))
     for name in ("CONFIG", "CACHE", "DATA", "STATE"):
         env[f"XDG_{name}_HOME"] = str(home / name.lower())

@@ -16,6 +16,8 @@ import time
 
 from common import BINARY, DELAY_PROXY, run
 
+BUCKET_SERVER = pathlib.Path(os.environ.get("BUCKET_SERVER", DELAY_PROXY.parent / "bucket-server"))
+
 # Debian puts it where only the superuser looks.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 SERVER = "nginx" if NGINX else "farseek serve"
@@ -114,6 +116,21 @@ def farseek_server(repository, env):
             sys.exit("farseek server did not start")
         started = json.loads(line)
         yield started["grpc"], int(started["http"].rsplit(":", 1)[1]), server
+
+
+@contextlib.contextmanager
+def bucket_server(work):
+    """A bucket on loopback, kept in `served` below `work`; yields the variables of its clients, its port and the log
+    of its requests."""
+    log = work / "served" / "requests.log"
+    command = [BUCKET_SERVER, work / "served", "127.0.0.1:0", log]
+    with child(command, stdout=subprocess.PIPE) as server:
+        lines = [server.stdout.readline().decode().strip() for _ in range(5)]
+        if not lines[-1]:
+            sys.exit("the bucket did not start")
+        variables = dict(line.split("=", 1) for line in lines)
+        until("the bucket's log", log.exists, server)
+        yield variables, int(variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]), log
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ use farseek_reader::{BlockSize, DiskOptions, Promote, Reader, ReaderOptions, Ver
 use farseek_runtime::daemon::{self, Spawned};
 use farseek_runtime::record::Runtimes;
 use farseek_runtime::run::Host;
-use farseek_store::{FsOptions, FsRepository, Location, OpenOptions, Repository};
+use farseek_store::{
+    BucketEnvironment, FsOptions, FsRepository, Location, OpenOptions, Repository,
+};
 use tokio::runtime::Handle;
 
 use crate::args::IN_BACKGROUND;
@@ -144,6 +146,7 @@ impl App {
         let options = OpenOptions {
             stall,
             now: self.now,
+            environment: self.bucket_environment(),
             ..OpenOptions::default()
         };
         Ok(farseek_store::open(&location, &options).await?)
@@ -158,6 +161,16 @@ impl App {
         let names = |name: &str| self.member(name).map_err(|error| exit::message(&error));
         let location = Location::parse_with(&self.address(remote)?, &names)?;
         Ok(location.tag_namespace().cloned())
+    }
+
+    /// What the user's environment says of access to buckets.
+    pub(crate) fn bucket_environment(&self) -> BucketEnvironment {
+        let environment = &self.environment;
+        let home = environment.home.as_deref().and_then(Path::to_str);
+        let home = home.map(|home| ("HOME", home));
+        let variables = environment.variables.iter();
+        let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
+        BucketEnvironment::new(variables.chain(home))
     }
 
     /// How the local repository is opened.

@@ -9,9 +9,11 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use farseek_reader::Stats;
-use farseek_runtime::VfsStats;
+use farseek_runtime::{StatsText, VfsStats};
+use farseek_store::{Repository, Requests};
 use serde::{Deserialize, Serialize};
 
 /// The slowest fetches that are told.
@@ -78,6 +80,47 @@ pub(crate) struct Report {
     pub(crate) disk: DiskReport,
     /// The slowest fetches, the slowest first.
     pub(crate) slowest: Vec<SlowFetch>,
+    /// The requests made of buckets, where each is paid for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requests: Option<RequestReport>,
+}
+
+/// Requests by kind, repeated ones counted each time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RequestReport {
+    /// Reads.
+    pub(crate) get: u64,
+    /// Questions whether something is there.
+    pub(crate) head: u64,
+    /// Writes in one request.
+    pub(crate) put: u64,
+    /// Pages of listings.
+    pub(crate) list: u64,
+    /// Removals.
+    pub(crate) delete: u64,
+    /// Beginnings, parts and ends of writes in parts.
+    pub(crate) multipart: u64,
+    /// Of all these, those that repeat a failed one.
+    pub(crate) repeated: u64,
+    /// All of them.
+    pub(crate) total: u64,
+}
+
+impl RequestReport {
+    /// What was counted.
+    pub(crate) fn of(requests: &Requests) -> Self {
+        Self {
+            get: requests.get,
+            head: requests.head,
+            put: requests.put,
+            list: requests.list,
+            delete: requests.delete,
+            multipart: requests.multipart,
+            repeated: requests.repeated,
+            total: requests.total(),
+        }
+    }
 }
 
 /// What the disk tier has done in one process.
@@ -108,6 +151,15 @@ pub(crate) struct SlowFetch {
     pub(crate) millis: u64,
     /// What came.
     pub(crate) bytes: u64,
+}
+
+/// What a mount of `repository` says of itself.
+pub(crate) fn text(repository: &Arc<dyn Repository>) -> StatsText {
+    let repository = Arc::clone(repository);
+    StatsText::new(move |vfs, reader| {
+        let report = Report::of(vfs, reader);
+        report.with_requests(repository.requests()).json()
+    })
 }
 
 impl Report {
@@ -147,8 +199,15 @@ impl Report {
                 failures: stats.disk.failures,
             },
             slowest: stats.slowest.iter().map(SlowFetch::of).collect(),
+            requests: None,
         };
         report.shortened()
+    }
+
+    /// The same, with the requests that were counted.
+    pub(crate) fn with_requests(self, requests: Option<Requests>) -> Self {
+        let requests = requests.as_ref().map(RequestReport::of);
+        Self { requests, ..self }
     }
 
     /// Bytes fetched for each byte asked for; below 1 where caches help. `None` before anything

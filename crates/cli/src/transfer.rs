@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use farseek_object::{EnvItem, EnvSpec, Reference};
 use farseek_store::{
-    CopiedItem, CopyOptions, CopyPolicy, CopySummary, Repository, RepositoryExt as _, TagOutcome,
-    copy,
+    CopiedItem, CopyOptions, CopyPolicy, CopySummary, Repository, RepositoryExt as _, Requests,
+    TagOutcome, copy,
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::size;
 use crate::specs;
+use crate::stats::RequestReport;
 
 /// Where remotes are, unless it is said.
 pub(crate) const ORIGIN: &str = "origin";
@@ -224,6 +225,13 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
     }
 }
 
+/// The requests made of the repositories that count them.
+fn requests(from: &dyn Repository, to: &dyn Repository) -> Option<RequestReport> {
+    let made = [from.requests(), to.requests()];
+    let made = made.into_iter().flatten().reduce(Requests::and)?;
+    Some(RequestReport::of(&made))
+}
+
 fn describe(from: &dyn Repository, to: &dyn Repository, summary: &CopySummary) -> Value {
     let item = |item: &CopiedItem| {
         let mut value = json!({
@@ -242,14 +250,18 @@ fn describe(from: &dyn Repository, to: &dyn Repository, summary: &CopySummary) -
         }
         value
     };
-    json!({
+    let mut value = json!({
         "from": from.location(),
         "to": to.location(),
         "items": summary.items.iter().map(item).collect::<Value>(),
         "objects": summary.objects,
         "payloads": summary.payloads,
         "bytes": summary.bytes,
-    })
+    });
+    if let Some(requests) = requests(from, to) {
+        value["requests"] = json!(requests);
+    }
+    value
 }
 
 #[cfg(test)]

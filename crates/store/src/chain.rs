@@ -35,6 +35,7 @@ use self::health::{Change, Health, Verdict, combine, verdict};
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
+use crate::requests::Requests;
 use crate::upkeep::Hold;
 
 /// How a chain behaves.
@@ -370,5 +371,11 @@ impl Repository for Chain {
 
     async fn hold(&self) -> Result<Hold> {
         self.primary().hold().await
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        let members = self.members.iter();
+        let made = members.filter_map(|member| member.repository.requests());
+        made.reduce(Requests::and)
     }
 }

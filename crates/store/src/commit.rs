@@ -120,7 +120,7 @@ pub async fn commit_directory(
     progress.found(summary.files + summary.symlinks, summary.bytes);
 
     // The caller holds it as well, until the layer is tagged.
-    let _hold = repository.hold().await?;
+    let hold = repository.hold().await?;
     let concurrency = options.concurrency.max(1);
     let stored = payloads::store(&*repository, &scan, concurrency, progress).await?;
     repository.publish().await?;
@@ -162,6 +162,7 @@ pub async fn commit_directory(
     let layer = Layer::new(header, Some(summary.manifest), options.annotations)
         .map_err(|source| unencodable(directory, &source))?;
     summary.layer = repository.put_object(&Object::Layer(layer), put).await?;
+    hold.release().await;
     Ok(summary)
 }
 

@@ -35,6 +35,7 @@ use crate::error::{Result, StoreError};
 use crate::payload::PutOptions;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::upkeep::Hold;
 
 /// Objects are small: many in flight hide the way to them.
 const OBJECTS_IN_FLIGHT: usize = 32;
@@ -180,16 +181,31 @@ pub async fn copy(
         progress,
         counts: Arc::default(),
     };
-    // Until the tags are there.
-    let _hold = ends.to.hold().await?;
     let roots = tags::resolve(&ends, items).await?;
+    // What tags name there already is not cleaned, and nothing else is counted on.
+    let is_named = roots.iter().all(tags::Root::is_named_there);
+    let hold = match is_named && options.policy < CopyPolicy::Check {
+        true => Hold::default(),
+        // Until the tags are there.
+        false => ends.to.hold().await?,
+    };
+    let copied = copy_held(ends, roots, &options).await;
+    hold.release().await;
+    copied
+}
+
+async fn copy_held(
+    ends: Ends,
+    roots: Vec<tags::Root>,
+    options: &CopyOptions,
+) -> Result<CopySummary> {
     let ends = Ends {
         partial: options.partial && !roots.iter().all(tags::Root::is_named_there),
         ..ends
     };
     let wanted = roots.iter().filter_map(tags::Root::wanted).collect();
     let found = walk::walk(&ends, wanted).await?;
-    batch::run(&ends, found.manifests, found.blobs, &options).await?;
+    batch::run(&ends, found.manifests, found.blobs, options).await?;
     put_in_order(&ends, found.stacks).await?;
     let items = tags::insert(&*ends.to, roots).await?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

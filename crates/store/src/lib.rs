@@ -1,9 +1,9 @@
 //! Repositories: where objects, payloads and tags are kept, near or far.
 //!
 //! [`Repository`] is the one trait; [`FsRepository`], [`HttpRepository`], [`GrpcRepository`],
-//! [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`] shows one at a
-//! moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`], [`check()`],
-//! [`plan_clean`] and [`render_directory`].
+//! [`BucketRepository`], [`MemoryRepository`], [`TarRepository`] and [`Chain`] implement it; [`Pinned`]
+//! shows one at a moment. Above them stands work on whole graphs: [`commit_directory`], [`copy()`],
+//! [`check()`], [`plan_clean`] and [`render_directory`].
 //! Deliberately absent: caches of payload bytes, FUSE, configuration.
 
 mod error;
@@ -11,6 +11,7 @@ mod payload;
 mod bulk;
 mod progress;
 mod upkeep;
+mod requests;
 mod repository;
 mod ext;
 mod blocking;
@@ -19,6 +20,7 @@ mod retry;
 mod liveness;
 mod http;
 mod rules;
+mod bucket;
 mod grpc;
 mod server;
 mod memory;
@@ -34,6 +36,7 @@ mod render;
 mod location;
 
 pub use self::tar::{TarOptions, TarRepository};
+pub use bucket::{BucketEnvironment, BucketRepository, Secret};
 pub use bulk::{BlobState, Bulk, SmallPayload};
 pub use chain::{Chain, ChainOptions};
 pub use check::{CheckOptions, CheckReport, Damage, Problem, Subject, check};
@@ -58,6 +61,7 @@ pub use render::{
     render_directory,
 };
 pub use repository::{Repository, TagEntry};
+pub use requests::Requests;
 pub use retry::{Backoff, STALL_MAX};
 pub use server::{
     Access, OpenNamespace, PartialUploads, Right, ServeOptions, Server, ServerStats, ServerTls,

@@ -7,6 +7,7 @@
 //! | `http://host/path`, `https://…` | the same directory behind a web server |
 //! | `grpc://host:port`, `http2://…` | a server of SPFS's protocol |
 //! | `grpcs://host:port` | the same through TLS |
+//! | `s3://bucket/prefix`, `gs://…`, `az://…` | a bucket in an object store |
 //! | `tar:/path.tar` | a directory in a tar archive, percent-decoded |
 //! | `proxy:?primary=A&secondary[0]=B`, `fallback:?…` | A, then B, read as one |
 //!
@@ -39,6 +40,7 @@ use chrono::{DateTime, Local};
 use farseek_object::{TagNamespace, TimeSpec};
 use url::Url;
 
+use crate::bucket::{BucketAddress, BucketEnvironment};
 use crate::error::{Result, StoreError};
 use crate::fs::{FsOptions, FsRepository};
 use crate::http::{HttpOptions, HttpRepository};
@@ -63,12 +65,13 @@ enum Place {
     Directory(PathBuf),
     Web(Url),
     Grpc(grpc::Place),
+    Bucket(BucketAddress),
     Tar(PathBuf),
     Chain(chain::Place),
 }
 
 /// How any kind of repository is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// How long a remote may make no progress before a call fails.
     pub stall: Duration,
@@ -76,6 +79,8 @@ pub struct OpenOptions {
     pub lock_timeout: Duration,
     /// The moment that relative times (`when=~1d`) are before.
     pub now: DateTime<Local>,
+    /// What the user's environment says of access to buckets.
+    pub environment: BucketEnvironment,
 }
 
 impl Default for OpenOptions {
@@ -84,6 +89,7 @@ impl Default for OpenOptions {
             stall: HttpOptions::default().stall,
             lock_timeout: FsOptions::default().lock_timeout,
             now: Local::now(),
+            environment: BucketEnvironment::default(),
         }
     }
 }
@@ -125,7 +131,9 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Web(_) | Place::Grpc(_) | Place::Tar(_) | Place::Chain(_) => None,
+            Place::Web(_) | Place::Grpc(_) | Place::Bucket(_) | Place::Tar(_) | Place::Chain(_) => {
+                None
+            }
         }
     }
 
@@ -198,6 +206,7 @@ impl fmt::Display for Location {
             Place::Directory(path) => path.display().fmt(f),
             Place::Web(url) => f.write_str(&parse::without_credentials(url.as_str())),
             Place::Grpc(place) => f.write_str(&parse::without_credentials(place.url.as_str())),
+            Place::Bucket(address) => address.fmt(f),
             Place::Tar(path) => write!(f, "tar:{}", path.display()),
             Place::Chain(place) => f.write_str(&place.shown()),
         }
@@ -227,19 +236,36 @@ async fn open_place(location: &Location, options: &OpenOptions) -> Result<Arc<dy
         Place::Web(url) => Ok(Arc::new(location.open_web(url, options)?)),
         Place::Grpc(place) => {
             let namespace = location.tag_namespace.clone();
-            let opened = place.clone().open(namespace, *options);
+            let opened = place.clone().open(namespace, options.clone());
             Ok(Arc::new(opened.await?))
         }
+        Place::Bucket(address) => open_bucket(location, address, options).await,
         Place::Chain(place) => place.open(location, options).await,
         Place::Directory(path) => {
-            let (location, path, options) = (location.clone(), path.clone(), *options);
+            let (location, path, options) = (location.clone(), path.clone(), options.clone());
             let opened = crate::blocking::run(move || location.open_directory(&path, &options));
             Ok(Arc::new(opened.await?))
         }
         Place::Tar(path) => {
-            let (location, path, options) = (location.clone(), path.clone(), *options);
+            let (location, path, options) = (location.clone(), path.clone(), options.clone());
             let opened = crate::blocking::run(move || location.open_tar(&path, &options));
             Ok(Arc::new(opened.await?))
         }
     }
+}
+
+async fn open_bucket(
+    location: &Location,
+    address: &BucketAddress,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Repository>> {
+    let (address, namespace) = (address.clone(), location.tag_namespace.clone());
+    let (stall, environment) = (options.stall, options.environment.clone());
+    // A profile is in a file.
+    let opened = crate::blocking::run(move || address.open(namespace, stall, &environment));
+    let bucket = opened.await?;
+    if location.create {
+        bucket.create().await?;
+    }
+    Ok(Arc::new(bucket))
 }

@@ -23,6 +23,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
 use crate::repository::{Repository, TagEntry};
+use crate::requests::Requests;
 use crate::upkeep::Hold;
 
 /// Tags of a listing that are looked at together.
@@ -236,6 +237,10 @@ impl Repository for Pinned {
 
     async fn hold(&self) -> Result<Hold> {
         self.repository.hold().await
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        self.repository.requests()
     }
 
     async fn publish(&self) -> Result<()> {

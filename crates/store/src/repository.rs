@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use crate::bulk::Bulk;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload, PutOptions};
+use crate::requests::Requests;
 use crate::upkeep::{Hold, Upkeep};
 
 /// What a folder of tags holds.
@@ -293,6 +294,11 @@ pub trait Repository: fmt::Debug + Send + Sync {
             operation: "show the tags of another namespace",
             location,
         })
+    }
+
+    /// The requests that were made of it so far, where each is paid for.
+    fn requests(&self) -> Option<Requests> {
+        None
     }
 
     /// What its keeper can do, where that is us, or may be a server of ours.

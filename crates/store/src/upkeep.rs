@@ -4,11 +4,14 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use farseek_object::{Digest, ObjectKind};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::error::Result;
 
@@ -18,6 +21,8 @@ use crate::error::Result;
 #[derive(Default)]
 pub struct Hold {
     _guard: Option<Box<dyn Any + Send + Sync>>,
+    /// In a lock only because it is otherwise for one thread at a time.
+    release: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Hold {
@@ -25,6 +30,38 @@ impl Hold {
     pub(crate) fn of(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
+            release: Mutex::default(),
+        }
+    }
+
+    /// A hold that ends at once when `release` has run to its end, and after a while where it is
+    /// dropped.
+    pub(crate) fn released_by(release: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            _guard: None,
+            release: Mutex::new(Some(release.boxed())),
+        }
+    }
+
+    /// Ends it, for everybody, at once. That goes without saying where it is kept on this machine;
+    /// a remote repository has to be told.
+    pub async fn release(mut self) {
+        if let Some(release) = self.take() {
+            release.await;
+        }
+    }
+
+    fn take(&mut self) -> Option<BoxFuture<'static, ()>> {
+        let release = self.release.get_mut();
+        release.unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Hold {
+    /// Ends it as soon as may be, where it was not [released](Self::release).
+    fn drop(&mut self) {
+        if let (Some(release), Ok(runtime)) = (self.take(), Handle::try_current()) {
+            runtime.spawn(release);
         }
     }
 }
@@ -135,10 +172,19 @@ pub trait Upkeep: Send + Sync {
         Ok(None)
     }
 
-    /// Puts back what is [aside](Self::aside), payloads as well.
+    /// Makes ready for a sweep: puts back what is [aside](Self::aside), payloads as well; and where
+    /// writers and sweeps have to exclude each other, keeps writers away from now on.
     async fn restore(&self) -> Result<()> {
         Ok(())
     }
+
+    /// Whether a sweep keeps writers away, and so has to be [ended](Self::finish).
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
+    /// A sweep has ended, in whatever way.
+    async fn finish(&self) {}
 
     /// What else nobody needs.
     async fn leftovers(&self, options: LeftoverOptions) -> Result<Vec<Leftover>> {

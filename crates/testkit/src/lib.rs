@@ -1,5 +1,5 @@
 //! What tests need and nothing ships: a faulty static HTTP server, a server and a client as SPFS
-//! has them, a proxy that delays, guards, the oracle differ.
+//! has them, a faulty bucket, a proxy that delays, guards, the oracle differ.
 
 mod seed;
 mod need;
@@ -12,11 +12,15 @@ pub mod tree;
 pub mod oracle;
 mod server;
 mod stock;
+mod bucket;
+mod moto;
 mod delay;
 pub mod stock_client;
 
+pub use bucket::{BucketFault, BucketRequest, BucketRule, BucketServer};
 pub use child::{ChildGuard, output_within, wait_until, was_killed};
 pub use delay::DelayProxy;
+pub use moto::{MOTO, MotoServer};
 pub use need::{Need, find_program, need};
 pub use reader::{ReadKind, Reader, read_once, reader};
 pub use seed::Random;

@@ -106,6 +106,8 @@ pub struct Sandbox {
     directory: Option<TempDir>,
     path: PathBuf,
     program: PathBuf,
+    /// What the program is told beside what every sandbox tells it.
+    variables: Vec<(String, String)>,
 }
 
 impl Sandbox {
@@ -128,7 +130,14 @@ impl Sandbox {
             directory: Some(directory),
             path,
             program: program.into(),
+            variables: Vec::new(),
         }
+    }
+
+    /// Gives the program a variable of the environment from now on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(there, _)| there != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// The sandbox's directory.
@@ -163,6 +172,7 @@ impl Sandbox {
             .env("XDG_RUNTIME_DIR", self.path.join("run"))
             // What a test sees must not depend on how full this machine's disk is.
             .env("FARSEEK_CACHE_DISK_CACHE_KEEP_FREE", "0")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.path)
             .stdin(Stdio::null());
         command

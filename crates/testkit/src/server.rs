@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use answer::AnswerBody;
 
+pub(crate) use answer::parse_range;
 pub use fault::{Fault, Rule};
 pub use log::Request;
 
@@ -280,7 +281,7 @@ fn note(request: &hyper::Request<Incoming>, connection: u64) -> Request {
     }
 }
 
-fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

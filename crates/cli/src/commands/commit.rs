@@ -95,7 +95,7 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
         check_apart(&*repository, directory)?;
     }
     // Until the tags are there.
-    let _hold = repository.hold().await?;
+    let hold = repository.hold().await?;
     let annotations = annotations::store(app, &*repository, annotations).await?;
     let (digest, summary) = match &input {
         Input::Directory(directory) => {
@@ -124,6 +124,7 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
             .push_tag(name, &digest, &app.config.signature())
             .await?;
     }
+    hold.release().await;
     if json.json {
         let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
         return app.output.json(&describe(digest, summary.as_ref(), &tags));

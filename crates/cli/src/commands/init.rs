@@ -29,9 +29,22 @@ pub(crate) async fn run(args: InitArgs, app: &mut App) -> Result<()> {
     let path = chosen(&args.path)?
         .unwrap_or(&app.config.storage.root)
         .to_owned();
+    refuse_address(&path)?;
     let options = app.fs_options()?;
     FsRepository::create(&path, options)?;
     app.output.line(format_args!("{} is ready", path.display()))
+}
+
+/// An address would become a directory of that name.
+fn refuse_address(path: &Path) -> Result<()> {
+    if path.to_string_lossy().contains("://") {
+        return Err(Failure::usage(format!(
+            "only directories are made here, and '{}' is an address: a bucket becomes a repository \
+             with the first push to it",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 fn chosen(words: &[PathBuf]) -> Result<Option<&Path>> {

@@ -10,7 +10,7 @@ use farseek_object::EnvSpec;
 use farseek_reader::ReaderOptions;
 use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{Host, Keeper, PruneOptions};
-use farseek_runtime::{MountRequest, MountpointOptions, StatsText, mount};
+use farseek_runtime::{MountRequest, MountpointOptions, mount};
 use serde_json::json;
 
 use crate::app::{App, spawn_in_background};
@@ -23,7 +23,7 @@ use crate::signals::{Signals, end};
 use crate::size;
 use crate::sources::{SourceArgs, Sources};
 use crate::specs;
-use crate::stats::Report;
+use crate::stats::{self, Report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -252,7 +252,7 @@ fn request(args: &MountArgs, spec: EnvSpec, app: &App, sources: &Sources) -> Res
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
         keeper: keeper(app, sources)?,
-        stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
+        stats: Some(stats::text(&sources.repository)),
         ..MountRequest::new(spec, mountpoint)
     })
 }

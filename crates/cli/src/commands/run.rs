@@ -18,7 +18,7 @@ use farseek_runtime::daemon::Background;
 use farseek_runtime::record::{self, PruneOptions, RuntimeRecord, Runtimes};
 use farseek_runtime::run::{Entrance, Front, Host, HostRequest, Started};
 use farseek_runtime::startup::{self, Words};
-use farseek_runtime::{LiveLayer, MountRequest, StatsText, Upper};
+use farseek_runtime::{LiveLayer, MountRequest, Upper};
 use farseek_store::Repository;
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
@@ -33,7 +33,7 @@ use crate::reading::ReadingArgs;
 use crate::signals::{Signals, interrupted};
 use crate::sources::SourceArgs;
 use crate::specs;
-use crate::stats::Report;
+use crate::stats;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -347,7 +347,7 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
         reader: app.reader_options(&sources)?,
         threads: Some(app.config.fuse.worker_threads),
         passthrough: app.config.fuse.passthrough,
-        stats: Some(StatsText::new(|vfs, reader| Report::of(vfs, reader).json())),
+        stats: Some(stats::text(&sources.repository)),
         list_xattrs: false,
         ..MountRequest::new(spec, args.options.at()?)
     };

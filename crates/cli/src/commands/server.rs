@@ -202,10 +202,11 @@ fn namespaces(app: &App, remote: Option<&str>) -> Result<Option<OpenNamespace>> 
     }
     let options = OpenOptions {
         stall: app.stall(),
+        environment: app.bucket_environment(),
         ..OpenOptions::default()
     };
     Ok(Some(Arc::new(move |namespace| {
-        let location = location.clone();
+        let (location, options) = (location.clone(), options.clone());
         Box::pin(async move {
             let location = location.with_tag_namespace(Some(namespace));
             let view: Arc<dyn Repository> = farseek_store::open(&location, &options).await?;

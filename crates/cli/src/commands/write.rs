@@ -54,7 +54,7 @@ pub(crate) async fn run(args: WriteArgs, app: &mut App) -> Result<()> {
     };
     let repository = app.writable(args.repository.remote.as_deref()).await?;
     // Until the tags are there.
-    let _hold = repository.hold().await?;
+    let hold = repository.hold().await?;
     let mut signals = Signals::listen()?;
     let storing = store_blob(app, &*repository, body);
     let (digest, size) = signals.unless(storing).await?;
@@ -63,6 +63,7 @@ pub(crate) async fn run(args: WriteArgs, app: &mut App) -> Result<()> {
         let user = app.config.signature();
         repository.push_tag(name, &digest, &user).await?;
     }
+    hold.release().await;
     if args.json.json {
         let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
         let value = json!({ "digest": digest.to_string(), "size": size, "tags": tags });

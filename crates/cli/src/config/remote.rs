@@ -10,16 +10,28 @@ use url::form_urlencoded::Serializer;
 
 /// Fields of a remote, in SPFS's files and in ours.
 pub(crate) const REMOTE_KEYS: &[&str] = &[
+    "access_key",
+    "access_key_id",
+    "account",
     "address",
+    "anonymous",
     "create",
+    "endpoint",
     "include_secondary_tags",
     "lazy",
     "max_decode_message_size_bytes",
     "max_encode_message_size_bytes",
     "path",
+    "path_style",
     "primary",
+    "profile",
+    "region",
+    "sas_token",
     "scheme",
     "secondary",
+    "secret_access_key",
+    "service_account",
+    "session_token",
     "tag_namespace",
     "timeout_ms",
     "token_file",
@@ -97,7 +109,8 @@ impl RemoteConfig {
 
     /// The same, with secrets in its addresses replaced.
     pub(crate) fn redacted(&self) -> Self {
-        let redact = |value: &Value| match value {
+        let redact = |key: &str, value: &Value| match value {
+            _ if key != "token_file" && is_secret(key) => "***".into(),
             Value::String(text) => Value::String(redact(text)),
             Value::Array(items) => items
                 .iter()
@@ -111,7 +124,7 @@ impl RemoteConfig {
         Self(
             self.0
                 .iter()
-                .map(|(key, value)| (key.clone(), redact(value)))
+                .map(|(key, value)| (key.clone(), redact(key, value)))
                 .collect(),
         )
     }
@@ -134,13 +147,8 @@ fn escape(path: &str) -> String {
         .replace('#', "%23")
 }
 
-/// An address without what must not be shown: a password, and secrets in the query.
-pub(crate) fn redact(address: &str) -> String {
-    redact_within(address, 4)
-}
-
-/// As [`redact`], for an address that may hold others, `depth` deep. What is deeper is not shown.
-fn redact_within(address: &str, depth: usize) -> String {
+/// Whether what has this name must not be shown.
+fn is_secret(name: &str) -> bool {
     const SECRET: [&str; 7] = [
         "token",
         "secret",
@@ -150,15 +158,22 @@ fn redact_within(address: &str, depth: usize) -> String {
         "credential",
         "key",
     ];
+    let name = name.to_ascii_lowercase();
+    name == "sig" || SECRET.iter().any(|word| name.contains(word))
+}
+
+/// An address without what must not be shown: a password, and secrets in the query.
+pub(crate) fn redact(address: &str) -> String {
+    redact_within(address, 4)
+}
+
+/// As [`redact`], for an address that may hold others, `depth` deep. What is deeper is not shown.
+fn redact_within(address: &str, depth: usize) -> String {
     let Ok(mut url) = Url::parse(address) else {
         return address.to_owned();
     };
     let Some(depth) = depth.checked_sub(1) else {
         return "***".to_owned();
-    };
-    let is_secret = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        name == "sig" || SECRET.iter().any(|word| name.contains(word))
     };
     // A value may be an address itself: a member of a proxy.
     let secret_query = url
@@ -218,6 +233,10 @@ mod tests {
             ),
             (json!({"scheme": "tar", "path": "/x.tar"}), "tar:/x.tar"),
             (
+                json!({"address": "s3://b/p", "region": "here", "path_style": true}),
+                "s3://b/p?path_style=true&region=here",
+            ),
+            (
                 json!({"scheme": "grpc", "address": "http2://h:7737", "lazy": true}),
                 "http2://h:7737?lazy=true",
             ),
@@ -275,5 +294,10 @@ mod tests {
         for (address, expected) in table {
             assert_eq!(redact(address), expected);
         }
+        let fields = json!({"address": "s3://b", "secret_access_key": "abc", "session_token": "x",
+            "access_key_id": "AK", "token_file": "/f", "region": "here"});
+        let shown = json!({"address": "s3://b", "secret_access_key": "***",
+            "session_token": "***", "access_key_id": "***", "token_file": "/f", "region": "here"});
+        assert_eq!(remote(fields).redacted(), remote(shown));
     }
 }

@@ -377,18 +377,18 @@ fn a_mount_point_that_will_not_do_is_named() {
 }
 
 #[test]
-fn a_remote_that_is_not_supported_yet_does_not_keep_the_others_from_being_used() {
+fn a_remote_that_is_not_supported_does_not_keep_the_others_from_being_used() {
     let place = Place::make();
     place.write(
         "home/.config/spfs/spfs.toml",
-        "[remote.origin]\naddress = 's3://bucket/x'\n",
+        "[remote.origin]\naddress = 'ftp://host/x'\n",
     );
     std::fs::create_dir(place.path("mnt")).unwrap();
     place.write("tree/file", "x");
     place.ok(&["commit", "tree", "-t", "x"]);
     assert_snapshot!(place.told(&["mount", "nothing", "mnt"]), @r#"
     exit 3
-    warning: left out: cannot open the remote 'origin': 's3://bucket/x' is not a valid repository address: object-store repositories are not supported yet
+    warning: left out: cannot open the remote 'origin': 'ftp://host/x' is not a valid repository address: there is no kind of repository called 'ftp': it may be file, http, https, grpc, grpcs, s3, gs, az, tar, proxy or fallback (write ./ before the name of a directory)
     farseek: file:[PLACE]/home/.local/share/spfs has no tag 'nothing'; `farseek tags` lists the tags there are
     "#);
 }

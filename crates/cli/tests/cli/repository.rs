@@ -246,9 +246,9 @@ fn wrong_input_gets_one_sentence_and_a_code() {
     exit 3
     farseek: cannot open the repository: '/no/where' is not a valid repository: there is nothing there
     "#);
-    assert_snapshot!(told(&["ls", "x", "-r", "s3://bucket/x"]), @r#"
+    assert_snapshot!(told(&["ls", "x", "-r", "s3:///x"]), @r#"
     exit 2
-    farseek: cannot open the repository: 's3://bucket/x' is not a valid repository address: object-store repositories are not supported yet
+    farseek: cannot open the repository: 's3:///x' is not a valid repository address: it names no bucket: s3://BUCKET/PREFIX
     "#);
     assert_snapshot!(told(&["init", "a", "b"]), @r#"
     exit 2

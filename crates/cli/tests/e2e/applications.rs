@@ -7,6 +7,7 @@ use std::process::Command;
 use farseek_testkit::{Need, need};
 use tempfile::TempDir;
 
+use crate::bucket::stand::Stand;
 use crate::remote::{Remote, TAG, succeed};
 
 /// Copies the interpreter with its standard library, and prints the interpreter's name.
@@ -60,19 +61,25 @@ fn python() -> Command {
     Command::new(found.trim())
 }
 
-/// Commits what `stage` makes, mounts it from http, and lets `check` work with the mount.
-fn from_a_mount(test: &str, needs: &[Need], stage: impl FnOnce(&Path), check: impl FnOnce(&Path)) {
+/// Commits what `stage` makes, mounts it from http, and then from a bucket, and lets `check` work
+/// with each mount.
+fn from_a_mount(test: &str, needs: &[Need], stage: impl FnOnce(&Path), check: impl Fn(&Path)) {
     if !need(test, &[&[Need::Fuse], needs].concat()) {
         return;
     }
     let staging = tempfile::tempdir().unwrap();
     stage(staging.path());
     let remote = Remote::of_tree(staging.path());
+    let stand = Stand::with_tree(staging.path());
     // Nothing may be taken from where it was committed.
     staging.close().unwrap();
     let mount = remote.mount(TAG, &[]);
     check(mount.path());
     assert!(!remote.payload_requests().is_empty());
+    mount.unmount();
+    let mount = stand.mount(TAG, &[]);
+    check(mount.path());
+    assert!(!stand.payload_requests().is_empty());
     mount.unmount();
 }
 

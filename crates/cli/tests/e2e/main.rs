@@ -6,6 +6,7 @@
 
 mod applications;
 mod background;
+mod bucket;
 mod cleaned;
 mod differ;
 mod killed;

@@ -35,20 +35,11 @@ pub async fn sweep(
     };
     let things = plan.objects.len() + plan.payloads.len() + plan.leftovers.len();
     progress.found(things as u64, plan.bytes());
+    let swept = sweep.all().await;
     if let Some(upkeep) = repository.upkeep() {
-        match upkeep.restore().await {
-            // A server that was not asked for its keeper before, and has none.
-            Err(StoreError::Unsupported { .. }) if !upkeep.is_at_hand() => {}
-            restored => restored?,
-        }
+        upkeep.finish().await;
     }
-    let worlds = roots::worlds(repository).await?;
-    sweep.tags(&worlds).await?;
-    sweep.spare_what_was_tagged(&worlds).await?;
-    sweep.objects().await?;
-    sweep.payloads().await?;
-    sweep.leftovers().await;
-    Ok(sweep.summary)
+    swept.map(|()| sweep.summary)
 }
 
 /// Removals that are prepared at once: each takes some hundred bytes.
@@ -65,6 +56,23 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    async fn all(&mut self) -> Result<()> {
+        if let Some(upkeep) = self.repository.upkeep() {
+            match upkeep.restore().await {
+                // A server that was not asked for its keeper before, and has none.
+                Err(StoreError::Unsupported { .. }) if !upkeep.is_at_hand() => {}
+                restored => restored?,
+            }
+        }
+        let worlds = roots::worlds(self.repository).await?;
+        self.tags(&worlds).await?;
+        self.spare_what_was_tagged(&worlds).await?;
+        self.objects().await?;
+        self.payloads().await?;
+        self.leftovers().await;
+        Ok(())
+    }
+
     async fn tags(&mut self, worlds: &[World]) -> Result<()> {
         for PrunedTag { namespace, tag, .. } in &self.plan.tags {
             let world = worlds.iter().find(|world| world.namespace == *namespace);

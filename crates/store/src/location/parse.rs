@@ -8,6 +8,7 @@ use url::{Url, form_urlencoded};
 
 use super::chain::{self, Names};
 use super::{Location, Place, grpc};
+use crate::bucket::{BucketAddress, Kind};
 use crate::error::StoreError;
 use crate::grpc::{GrpcOptions, GrpcRepository};
 
@@ -42,17 +43,19 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
 }
 
 fn parse_scheme(scheme: &str, rest: &str, text: &str) -> Result<Location, String> {
-    let later = |what: &str| Err(format!("{what} repositories are not supported yet"));
     match scheme {
         "file" => parse_file(rest),
         "http" | "https" => parse_web(text),
         "tar" => parse_tar(rest),
         "grpc" | "http2" | "grpcs" => parse_grpc(text),
-        "s3" | "gs" | "az" => later("object-store"),
-        _ => Err(format!(
-            "there is no kind of repository called '{scheme}': it may be file, http, https, grpc, \
-             grpcs, tar, proxy or fallback (write ./ before the name of a directory)"
-        )),
+        _ => match Kind::of_scheme(scheme) {
+            Some(kind) => parse_bucket(kind, rest),
+            None => Err(format!(
+                "there is no kind of repository called '{scheme}': it may be file, http, https, \
+                 grpc, grpcs, s3, gs, az, tar, proxy or fallback (write ./ before the name of a \
+                 directory)"
+            )),
+        },
     }
 }
 
@@ -142,6 +145,20 @@ fn parse_grpc(text: &str) -> Result<Location, String> {
     Ok(location)
 }
 
+/// What follows the colon of a bucket's address: its path is percent-decoded.
+fn parse_bucket(kind: Kind, rest: &str) -> Result<Location, String> {
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+    if bucket.contains('@') {
+        return Err("keys are given as parameters, not before an @".to_owned());
+    }
+    let prefix = String::from_utf8(percent_decode(prefix.as_bytes()));
+    let prefix = prefix.map_err(|_| "its prefix is not UTF-8".to_owned())?;
+    let address = BucketAddress::new(kind, bucket, &prefix)?;
+    with_parameters(Location::at(Place::Bucket(address)), parameters)
+}
+
 pub(super) fn with_parameters(
     mut location: Location,
     parameters: &str,
@@ -149,6 +166,11 @@ pub(super) fn with_parameters(
     for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
         if let Place::Grpc(place) = &mut location.place
             && place.set(&name, &value)?
+        {
+            continue;
+        }
+        if let Place::Bucket(address) = &mut location.place
+            && address.set(&name, &value)?
         {
             continue;
         }
@@ -180,11 +202,15 @@ pub(super) fn parse_bool(name: &str, value: &str) -> Result<bool, String> {
 }
 
 fn unknown_parameter(name: &str, place: &Place) -> String {
-    let special: &[&str] = match place {
-        Place::Grpc(_) => &grpc::PARAMETERS,
-        Place::Directory(_) | Place::Web(_) | Place::Tar(_) | Place::Chain(_) => &[],
+    let special: Vec<&str> = match place {
+        Place::Grpc(_) => grpc::PARAMETERS.to_vec(),
+        Place::Bucket(address) => {
+            let parameters = address.kind.parameters().iter();
+            parameters.map(|(name, _)| *name).collect()
+        }
+        Place::Directory(_) | Place::Web(_) | Place::Tar(_) | Place::Chain(_) => Vec::new(),
     };
-    let known = [&PARAMETERS, special].concat();
+    let known = [&PARAMETERS, special.as_slice()].concat();
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
     let nearest = known.iter().min_by_key(|known| distance(known));
     match nearest.filter(|known| distance(known) <= MAX_DISTANCE) {
@@ -220,6 +246,11 @@ pub(super) fn shown(text: &str) -> String {
             let query = rest.find('?').map_or("", |_| "?\u{2026}");
             format!("{scheme}:{query}")
         }
+        // Keys may be among the parameters.
+        Some((scheme, _)) if Kind::of_scheme(&scheme).is_some() => match text.split_once('?') {
+            Some((address, _)) => format!("{}?\u{2026}", without_credentials(address)),
+            None => without_credentials(text),
+        },
         _ => without_credentials(text),
     }
 }

@@ -121,10 +121,14 @@ fn what_is_wrong_is_said() {
             "proxy:?primary=/a&include_secondary_tags=no",
             "include_secondary_tags is true or false",
         ),
-        (
-            "s3://bucket/x",
-            "object-store repositories are not supported yet",
-        ),
+        ("s3:///x", "it names no bucket"),
+        ("s3://b c/x", "'b c' is not the name of a bucket"),
+        ("s3://b/x/../y", "mean nothing in a bucket"),
+        ("s3://b?endpoint=host:1", "endpoint is a URL"),
+        ("s3://b?endpoint=http://u:p@host", "endpoint is a URL"),
+        ("s3://b?path_style=yes", "path_style is true or false"),
+        ("s3://b?acces_key_id=x", "did you mean 'access_key_id'"),
+        ("gs://b?region=x", "unknown parameter 'region'"),
         ("ftp://h/x", "no kind of repository called 'ftp'"),
     ] {
         let said = reason(text);
@@ -178,6 +182,10 @@ fn credentials_are_never_shown() {
     for text in [
         "http://user:secret@host/a?x=1",
         "s3://user:secret@host",
+        "s3://b?secret_access_key=secret&what=1",
+        "S3://b/x?what=1&secret_access_key=secret",
+        "az://b?sas_token=secret&endpoint=secret",
+        "gs://b?endpoint=http://u:secret@host",
         "x://u:secret@[::1/",
         "proxy:?primary=http://u:secret@host/x&lazy=1",
         "proxy:?primary=/a&secondary[0]=x://u:secret@host",
@@ -188,6 +196,24 @@ fn credentials_are_never_shown() {
     ] {
         assert!(!reason(text).contains("secret"), "{}", reason(text));
     }
+}
+
+#[tokio::test]
+async fn a_bucket_shows_none_of_its_parameters() {
+    let text = "s3://b/a%20b/?endpoint=http://127.0.0.1:1&access_key_id=hush\
+                &secret_access_key=hush%2B&session_token=hush&region=r";
+    let location = parse(text);
+    assert_eq!(location.to_string(), "s3://b/a b");
+    assert!(!format!("{location:?}").contains("hush"), "{location:?}");
+    let environment = BucketEnvironment::new([("AWS_SECRET_ACCESS_KEY", "hush"), ("X", "1")]);
+    let options = OpenOptions {
+        environment,
+        ..OpenOptions::default()
+    };
+    assert!(!format!("{options:?}").contains("hush"), "{options:?}");
+    let opened = open(&location, &options).await.expect("nothing is asked");
+    assert_eq!(opened.location(), "s3://b/a b");
+    assert!(!format!("{opened:?}").contains("hush"), "{opened:?}");
 }
 
 #[tokio::test]
@@ -413,7 +439,7 @@ async fn relative_times_count_from_the_moment_given() {
     let now = OpenOptions::default();
     let later = OpenOptions {
         now: now.now + chrono::TimeDelta::hours(2),
-        ..now
+        ..now.clone()
     };
     for prefix in ["file:", "proxy:?primary="] {
         let joint = if prefix.contains('?') { '&' } else { '?' };

@@ -5,6 +5,7 @@
 //! that is read-only is compared, question by question, with the repository it shows.
 
 mod ages;
+mod buckets;
 mod graph;
 mod mirror;
 mod objects;
@@ -20,9 +21,9 @@ use std::time::Duration;
 
 use farseek_object::Digest;
 use farseek_store::{
-    Access, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions, GrpcRepository, HttpOptions,
-    HttpRepository, MemoryRepository, Pinned, Repository, Right, ServeOptions, Server, SpfsServer,
-    SpfsServerOptions, TarOptions, TarRepository,
+    Access, BucketRepository, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions,
+    GrpcRepository, HttpOptions, HttpRepository, MemoryRepository, Pinned, Repository, Right,
+    ServeOptions, Server, SpfsServer, SpfsServerOptions, TarOptions, TarRepository,
 };
 use farseek_testkit::{StaticServer, StockServer};
 use futures::StreamExt;
@@ -75,6 +76,16 @@ fn chain() -> Subject {
     }
 }
 
+fn bucket() -> Subject {
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let bucket = BucketRepository::over(store, "s3://bucket", "a prefix", None);
+    Subject {
+        repository: Arc::new(bucket.expect("a repository")),
+        _directory: None,
+        _server: None,
+    }
+}
+
 fn tar() -> Subject {
     let directory = tempfile::tempdir().expect("a directory");
     let options = TarOptions {
@@ -87,6 +98,11 @@ fn tar() -> Subject {
         _directory: Some(directory),
         _server: None,
     }
+}
+
+#[tokio::test]
+async fn objects_in_a_bucket() {
+    objects::check(bucket).await;
 }
 
 #[tokio::test]
@@ -107,6 +123,11 @@ async fn objects_in_a_chain() {
 #[tokio::test]
 async fn objects_in_tar() {
     objects::check(tar).await;
+}
+
+#[tokio::test]
+async fn payloads_in_a_bucket() {
+    payloads::check(bucket).await;
 }
 
 #[tokio::test]
@@ -137,6 +158,11 @@ async fn tags_are_begun_once() {
 }
 
 #[tokio::test]
+async fn tags_in_a_bucket() {
+    tags::check(bucket).await;
+}
+
+#[tokio::test]
 async fn tags_in_memory() {
     tags::check(memory).await;
 }
@@ -157,6 +183,11 @@ async fn tags_in_tar() {
 }
 
 #[tokio::test]
+async fn graph_in_a_bucket() {
+    graph::check(bucket).await;
+}
+
+#[tokio::test]
 async fn graph_in_memory() {
     graph::check(memory).await;
 }
@@ -169,6 +200,11 @@ async fn graph_in_fs() {
 #[tokio::test]
 async fn graph_in_a_chain() {
     graph::check(chain).await;
+}
+
+#[tokio::test]
+async fn ages_in_a_bucket() {
+    ages::check(bucket).await;
 }
 
 #[tokio::test]

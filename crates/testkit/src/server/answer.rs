@@ -241,7 +241,7 @@ fn below(root: &Path, path: &str) -> Option<PathBuf> {
 }
 
 /// First and last byte of a single range; suffix and multiple ranges are ignored, as a server may.
-pub(super) fn parse_range(header: &str) -> Option<(u64, u64)> {
+pub(crate) fn parse_range(header: &str) -> Option<(u64, u64)> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;
     let last = if last.is_empty() {

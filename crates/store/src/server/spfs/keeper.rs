@@ -26,8 +26,10 @@ impl Keeper {
         Self { repository }
     }
 
+    /// Not one who keeps writers away: a cleaner that is far may never say that it has ended.
     fn upkeep(&self) -> Result<&dyn Upkeep, Status> {
         let upkeep = self.repository.upkeep();
+        let upkeep = upkeep.filter(|upkeep| !upkeep.is_exclusive());
         upkeep.ok_or_else(|| Status::unimplemented("what is served here is kept elsewhere"))
     }
 }

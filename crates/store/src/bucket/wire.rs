@@ -1,0 +1,453 @@
+//! Requests on their way to an object store: deadlines on progress, retries, counts, and answers that
+//! are none.
+//!
+//! The object store's own client signs requests and reads answers; everything between is here. Its
+//! retries are off: it does not read `Retry-After`, and its deadlines are for whole requests, which is
+//! wrong for a large part on a slow line. A request may be sent again because every one of ours may
+//! be: keys are written whole, and mean the same whoever writes them.
+//!
+//! A question is given up after a part of the stall deadline, and asked again through another
+//! connection: of several nodes behind one address the one that is stopped must not use it all up.
+//!
+//! Invariants: no wait for a peer that makes no progress is longer than the stall deadline, pauses
+//! between attempts included; an error holds no query and no header of a request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, StreamExt};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, SizeHint};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
+    HttpResponse, HttpResponseBody, HttpService,
+};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, redirect};
+use tokio::time::{Instant, Sleep};
+
+use super::requests::Counters;
+use super::trouble::Trouble;
+use crate::error::{Result, StoreError};
+use crate::http::answer::Head;
+use crate::http::tls;
+use crate::liveness::Liveness;
+use crate::requests::Requests;
+use crate::retry::{Backoff, STALL_MAX};
+
+/// Idle connections are closed before the usual server closes them.
+const IDLE: Duration = Duration::from_secs(12);
+
+/// Notices a peer that is gone while a connection waits.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// A body goes out in pieces of this size: each that is taken is progress.
+const PIECE: usize = 64 << 10;
+
+/// No error, and no answer to a write, is longer.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// Attempts at one request, the first one counted.
+const ATTEMPTS: u32 = 6;
+
+/// A question is asked so often, at least, before the stall deadline.
+const QUESTIONS: u32 = 4;
+
+/// Whoever gives credentials is on this machine or near: it answers soon or is not there.
+const CREDENTIALS_STALL: Duration = Duration::from_secs(3);
+
+/// How an object store is reached.
+#[derive(Debug, Clone)]
+pub(super) struct WireOptions {
+    /// How long it may make no progress.
+    pub(super) stall: Duration,
+    /// What begins the address of everything in it; other addresses are those who give credentials.
+    pub(super) origins: Vec<String>,
+    /// Whether no proxy is asked: none can reach this machine for us.
+    pub(super) direct: bool,
+    /// Varies the pauses between attempts.
+    pub(super) seed: u64,
+}
+
+/// The way to one object store.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    http: reqwest::Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    backoff: Backoff,
+    origins: Vec<String>,
+    seed: AtomicU64,
+    counters: Counters,
+}
+
+impl Wire {
+    /// # Errors
+    /// `Unavailable` where TLS cannot be set up: not with the provider built in.
+    pub(super) fn new(location: &str, options: WireOptions) -> Result<Self> {
+        let unavailable = |source: crate::error::Source| StoreError::Unavailable {
+            location: location.to_owned(),
+            reason: "TLS cannot be set up".to_owned(),
+            source: Some(source),
+        };
+        let tls = tls::config().map_err(|error| unavailable(error.into()))?;
+        let stall = options.stall.min(STALL_MAX);
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("farseek/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(stall)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(64)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_nodelay(true);
+        if options.direct {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| unavailable(error.into()))?;
+        let backoff = Backoff {
+            attempts: ATTEMPTS,
+            deadline: stall,
+            ..Backoff::default()
+        };
+        let shared = Shared {
+            backoff,
+            origins: options.origins,
+            seed: AtomicU64::new(options.seed),
+            counters: Counters::default(),
+        };
+        Ok(Self {
+            http,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The requests made so far, those for credentials aside.
+    pub(super) fn requests(&self) -> Requests {
+        self.shared.counters.read()
+    }
+
+    fn is_for_the_store(&self, request: &HttpRequest) -> bool {
+        let address = request.uri().to_string();
+        let begins = |origin: &String| address.starts_with(origin.as_str());
+        self.shared.origins.iter().any(begins)
+    }
+
+    /// How long an attempt may make no progress.
+    fn patience(&self, request: &HttpRequest, is_for_the_store: bool) -> Duration {
+        let stall = self.shared.backoff.deadline;
+        let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (is_for_the_store, is_question) {
+            (false, _) => stall.min(CREDENTIALS_STALL),
+            (true, true) => stall / QUESTIONS,
+            (true, false) => stall,
+        }
+    }
+
+    /// Sends a request once, `again` where that has failed before.
+    async fn attempt(
+        &self,
+        request: HttpRequest,
+        patience: Duration,
+        is_for_the_store: bool,
+        again: bool,
+    ) -> Result<HttpResponse, Failure> {
+        let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
+        let liveness = Arc::new(Liveness::since(Instant::now()));
+        let origin = origin(&request);
+        let mut request = outgoing(request, &liveness)?;
+        if again {
+            // Behind one address may be several nodes: the next attempt is to reach another one.
+            let close = HeaderValue::from_static("close");
+            request.headers_mut().insert(CONNECTION, close);
+        }
+        let answer = liveness.wait(patience, self.http.execute(request)).await;
+        let answer = answer.ok_or(Trouble::Silent(patience))?;
+        let answer = answer.map_err(|error| unanswered(error, &origin))?;
+        let answer: hyper::Response<reqwest::Body> = answer.into();
+        let (head, body) = answer.into_parts();
+        let body = Watched::new(body, patience);
+        if !is_for_the_store {
+            return Ok(hyper::Response::from_parts(
+                head,
+                HttpResponseBody::new(body),
+            ));
+        }
+        let is_page = is_page(&head.headers);
+        if head.status.is_success() && !is_page && !is_write {
+            return Ok(hyper::Response::from_parts(
+                head,
+                HttpResponseBody::new(body),
+            ));
+        }
+        let text = collect(body).await?;
+        // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
+        let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
+        let is_page = is_page && !says_nothing;
+        // The end of an upload and a copy may fail after the head of their answer was sent.
+        if head.status.is_success() && !is_page && !is_error(&text) {
+            return Ok(hyper::Response::from_parts(head, text.into()));
+        }
+        let asked = Head::new(head.status, &head.headers).retry_after();
+        let trouble = refused(head.status, is_page, &text);
+        Err(Failure { trouble, asked })
+    }
+}
+
+/// A failed attempt, and how long the server asks to be left alone.
+struct Failure {
+    trouble: Trouble,
+    asked: Option<Duration>,
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        Self {
+            trouble,
+            asked: None,
+        }
+    }
+}
+
+impl HttpConnector for Wire {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl HttpService for Wire {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_for_the_store = self.is_for_the_store(&request);
+        let patience = self.patience(&request, is_for_the_store);
+        let (began, mut failed) = (Instant::now(), 0);
+        loop {
+            if is_for_the_store {
+                self.shared.counters.count(&request, failed > 0);
+            }
+            let attempt = self.attempt(request.clone(), patience, is_for_the_store, failed > 0);
+            let Failure { trouble, asked } = match attempt.await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            failed += 1;
+            let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
+            let backoff = &self.shared.backoff;
+            let pause = backoff.pause(failed, began.elapsed(), asked, seed);
+            let again = trouble.may_pass() && (is_for_the_store || failed < 2);
+            let Some(pause) = pause.filter(|_| again) else {
+                return Err(HttpError::new(HttpErrorKind::Unknown, trouble));
+            };
+            tracing::debug!(%trouble, ?pause, "trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// The request as it is sent: its body in pieces, each of which tells that it was taken.
+fn outgoing(request: HttpRequest, liveness: &Arc<Liveness>) -> Result<reqwest::Request, Trouble> {
+    let (head, body) = request.into_parts();
+    let url = head.uri.to_string().parse();
+    let url = url.map_err(|_| Trouble::Broken("its address is no URL".to_owned()))?;
+    let mut sent = reqwest::Request::new(head.method, url);
+    *sent.headers_mut() = head.headers;
+    let length = body.content_length();
+    if length > 0 {
+        sent.headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
+        *sent.body_mut() = Some(in_pieces(body, Arc::clone(liveness)));
+    }
+    Ok(sent)
+}
+
+fn in_pieces(body: HttpRequestBody, liveness: Arc<Liveness>) -> reqwest::Body {
+    let pieces = body.into_data_stream().flat_map(|whole| {
+        stream::unfold(whole.ok().unwrap_or_default(), |mut rest: Bytes| async {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            (!piece.is_empty()).then_some((Ok::<_, HttpError>(piece), rest))
+        })
+    });
+    reqwest::Body::wrap_stream(pieces.inspect(move |_| liveness.made()))
+}
+
+/// Where a request goes: no path, no query, and so no secret.
+fn origin(request: &HttpRequest) -> String {
+    let uri = request.uri();
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    format!("{scheme}://{host}")
+}
+
+/// A request to `origin` that was not answered.
+fn unanswered(error: reqwest::Error, origin: &str) -> Trouble {
+    match error.is_connect() {
+        true => Trouble::Broken(format!("cannot connect to {origin}: {}", innermost(error))),
+        false => broken(error),
+    }
+}
+
+/// A connection that failed.
+fn broken(error: reqwest::Error) -> Trouble {
+    Trouble::Broken(format!("the connection broke: {}", innermost(error)))
+}
+
+/// The cause that says most, without the address that was asked.
+fn innermost(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &(dyn std::error::Error + 'static) = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn is_page(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        kind.trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/html")
+    })
+}
+
+fn is_error(text: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&text[..text.len().min(1024)]);
+    start.contains("<Error>")
+}
+
+/// What an answer that is none says.
+fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble {
+    let text = String::from_utf8_lossy(text);
+    let status = status.as_u16();
+    let is_page = is_page
+        || text.trim_start().get(..5).is_some_and(|start| {
+            let start = start.to_ascii_lowercase();
+            start.starts_with("<html") || start.starts_with("<!doc")
+        });
+    if is_page {
+        return Trouble::Page { status };
+    }
+    Trouble::Refused {
+        // An error after the head of an answer.
+        status: if status < 300 { 500 } else { status },
+        code: element(&text, "Code"),
+        message: element(&text, "Message"),
+    }
+}
+
+/// The text of the first element of that name.
+fn element(text: &str, name: &str) -> Option<String> {
+    let (_, after) = text.split_once(&format!("<{name}>"))?;
+    let (inner, _) = after.split_once('<')?;
+    let inner: String = inner
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
+    (!inner.is_empty()).then_some(inner)
+}
+
+async fn collect(body: Watched) -> Result<Bytes, Trouble> {
+    let mut bytes = BytesMut::new();
+    let mut body = std::pin::pin!(body.into_data_stream());
+    while let Some(piece) = body.next().await {
+        match piece {
+            Ok(piece) => bytes.extend_from_slice(&piece),
+            Err(_) => return Err(Trouble::Broken("the answer broke off".to_owned())),
+        }
+        if bytes.len() > ANSWER_MAX {
+            break;
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+/// A body whose next piece is not waited for longer than a deadline. Time in which nobody asks for
+/// one does not count.
+struct Watched {
+    body: reqwest::Body,
+    stall: Duration,
+    timer: Pin<Box<Sleep>>,
+    is_waiting: bool,
+}
+
+impl Watched {
+    fn new(body: reqwest::Body, stall: Duration) -> Self {
+        Self {
+            body,
+            stall,
+            timer: Box::pin(tokio::time::sleep(stall)),
+            is_waiting: false,
+        }
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let failed = |trouble| HttpError::new(HttpErrorKind::Interrupted, trouble);
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.is_waiting = false;
+            return Poll::Ready(frame.map(|frame| frame.map_err(|e| failed(broken(e)))));
+        }
+        if !self.is_waiting {
+            self.is_waiting = true;
+            let ends = Instant::now() + self.stall;
+            self.timer.as_mut().reset(ends);
+        }
+        ready!(self.timer.as_mut().poll(context));
+        let stall = self.stall;
+        Poll::Ready(Some(Err(failed(Trouble::Silent(stall)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_none() {
+        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\nsuch</Message></Error>";
+        let trouble = refused(StatusCode::NOT_FOUND, false, xml);
+        assert_eq!(
+            trouble.to_string(),
+            "the server answered 404 NoSuchBucket (Nosuch)"
+        );
+        assert!(is_error(xml) && !is_error(b"<CopyObjectResult/>"));
+        for page in ["<!DOCTYPE html><p>Log in", " <HTML>"] {
+            let trouble = refused(StatusCode::OK, false, page.as_bytes());
+            assert!(matches!(trouble, Trouble::Page { status: 200 }), "{page}");
+        }
+        let late = refused(StatusCode::OK, false, b"<Error><Code>X</Code></Error>");
+        assert!(late.may_pass(), "{late}");
+        let none = refused(StatusCode::FORBIDDEN, false, b"");
+        assert_eq!(none.to_string(), "the server answered 403");
+    }
+}
