@@ -22,9 +22,8 @@ use std::time::Duration;
 use farseek_object::Digest;
 use farseek_store::{
     Access, BucketRepository, Chain, ChainOptions, FsOptions, FsRepository, GrpcOptions,
-    GrpcRepository, HttpOptions, HttpRepository, MemoryRepository, Pinned,
-    Repository, Right, ServeOptions, Server, SpfsServer, SpfsServerOptions, TarOptions,
-    TarRepository,
+    GrpcRepository, HttpOptions, HttpRepository, MemoryRepository, Pinned, Repository, Right,
+    ServeOptions, Server, SpfsServer, SpfsServerOptions, TarOptions, TarRepository,
 };
 use farseek_testkit::{StaticServer, StockServer};
 use futures::StreamExt;
