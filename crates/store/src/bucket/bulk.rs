@@ -80,14 +80,14 @@ async fn list(bucket: &Bucket, keys: &Keys) -> Result<Listed> {
 
 impl BucketRepository {
     async fn look_for_blob(&self, digest: Digest) -> Result<BlobState> {
-        let payload = self.bucket.look(&self.keys.of(Shelf::Payloads, &digest));
-        let payload = payload.await?.map(|meta| meta.size);
+        let key = self.keys.of(Shelf::Payloads, &digest);
+        let payload = self.bucket.look(&key).await?.map(|meta| meta.size);
         // A blob object comes after its payload.
         let object = match payload {
             None => false,
             Some(_) => {
-                let object = self.bucket.look(&self.keys.of(Shelf::Objects, &digest));
-                object.await?.is_some()
+                let key = self.keys.of(Shelf::Objects, &digest);
+                self.bucket.look(&key).await?.is_some()
             }
         };
         Ok(BlobState { payload, object })
