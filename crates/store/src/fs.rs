@@ -24,6 +24,7 @@ use crate::upkeep::{Hold, Upkeep};
 
 pub(crate) mod durable;
 pub(crate) mod file;
+pub(crate) mod flush;
 mod stage;
 mod aside;
 mod hash_store;
