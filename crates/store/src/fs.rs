@@ -342,9 +342,10 @@ impl Repository for FsRepository {
     }
 
     async fn publish(&self) -> Result<()> {
-        // Payloads first: a blob object promises that its payload is there.
+        // Payloads first: a blob object promises that its payload is there. Of objects only those
+        // that wait already: the payload of one that comes meanwhile may have come too late.
         let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
-        run(move || payloads.publish().and_then(|()| objects.publish())).await
+        run(move || objects.publish_after(|| payloads.publish())).await
     }
 
     /// Where none can be made, as in a directory that is not ours, the age of what is written is
