@@ -2,7 +2,7 @@
 
 use std::panic;
 
-use tokio::task;
+use tokio::task::{self, JoinHandle};
 
 use crate::error::{Result, StoreError};
 
@@ -10,7 +10,18 @@ use crate::error::{Result, StoreError};
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match task::spawn_blocking(work).await {
+    begun(work).await
+}
+
+/// Does the same, and begins before it is awaited.
+pub(crate) fn begun<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> impl Future<Output = Result<T>> + Send + 'static {
+    finished(task::spawn_blocking(work))
+}
+
+async fn finished<T>(work: JoinHandle<Result<T>>) -> Result<T> {
+    match work.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(payload) => panic::resume_unwind(payload),

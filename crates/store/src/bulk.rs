@@ -85,6 +85,7 @@ pub trait Bulk: Send + Sync {
     /// Stores payloads, to be visible once they are [published](crate::Repository::publish).
     async fn put_small(&self, payloads: Vec<SmallPayload>) -> Result<()>;
 
-    /// Stores small objects, to be visible once they are published.
+    /// Stores small objects, to be visible once they are published, and not before payloads that
+    /// were put before them.
     async fn put_objects(&self, objects: Vec<Object>) -> Result<()>;
 }

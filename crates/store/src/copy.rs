@@ -14,6 +14,7 @@
 //! each payload in flight. Deliberately absent: what to print.
 
 mod plan;
+mod hashing;
 mod incoming;
 mod blob;
 mod together;

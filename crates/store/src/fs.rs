@@ -24,6 +24,7 @@ use crate::upkeep::{Hold, Upkeep};
 
 pub(crate) mod durable;
 pub(crate) mod file;
+pub(crate) mod flush;
 mod stage;
 mod aside;
 mod hash_store;
@@ -356,12 +357,14 @@ impl Repository for FsRepository {
     }
 
     async fn publish(&self) -> Result<()> {
-        // Payloads first: a blob object promises that its payload is there.
+        // Payloads first: a blob object promises that its payload is there. Of objects only those
+        // that wait already: the payload of one that comes meanwhile may have come too late.
         let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
         let lost = run(move || {
-            payloads.publish()?;
-            objects.forget(&payloads.lost());
-            objects.publish()?;
+            objects.publish_after(|| {
+                payloads.publish()?;
+                Ok(payloads.lost())
+            })?;
             Ok([payloads.take_lost(), objects.take_lost()].concat())
         });
         let digests = lost.await?;

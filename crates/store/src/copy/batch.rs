@@ -140,6 +140,8 @@ async fn manifest(ends: &Ends, digest: Digest) -> Result<Object> {
 struct Batch {
     blobs: Vec<Object>,
     manifests: Vec<Object>,
+    /// Whether there are payloads, perhaps with their objects.
+    payloads: bool,
 }
 
 /// Copies `blobs`, and `manifests` with all they name.
@@ -234,6 +236,7 @@ async fn fill(ends: &Ends, source: &mut Source<'_>, options: &CopyOptions) -> (B
 }
 
 fn take(ends: &Ends, source: &mut Source<'_>, batch: &mut Batch, brought: Brought) {
+    batch.payloads |= brought.copied;
     match brought.copied {
         true => ends.progress.stored(1, 0),
         false => source.is_there(brought.size),
@@ -253,7 +256,7 @@ fn entries(object: &Object) -> usize {
 
 /// Makes a batch visible, children first.
 async fn finish(ends: &Ends, batch: Batch) -> Result<()> {
-    if !batch.blobs.is_empty() {
+    if batch.payloads || !batch.blobs.is_empty() {
         ends.to.publish().await?;
     }
     put_objects(ends, batch.blobs).await?;

@@ -1,12 +1,13 @@
-//! A payload on its way in: hashed as it passes, resumed where the way breaks off.
+//! A payload on its way in: hashed beside its way, resumed where the way breaks off.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use farseek_object::{Digest, Hasher};
+use farseek_object::Digest;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::hashing::Hashing;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload};
 use crate::progress::Progress;
@@ -21,13 +22,12 @@ pub(crate) struct Incoming {
     from: Arc<dyn Repository>,
     digest: Digest,
     payload: Payload,
-    /// Whether it was read from its beginning, so that its hash says what it is.
-    is_whole: bool,
     /// Where `payload` is: what it holds before `at` is not wanted.
     place: u64,
     /// Bytes that have been given out.
     at: u64,
-    hasher: Hasher,
+    /// Nothing where whoever stores it hashes it.
+    hashing: Option<Hashing>,
     failed: u32,
     last_progress: Instant,
     progress: Arc<dyn Progress>,
@@ -43,10 +43,16 @@ impl Incoming {
         digest: Digest,
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
-        Self::open_at(from, digest, 0, progress).await
+        let hashing = Some(Hashing::default());
+        let incoming = Self::open_at(from, digest, 0, progress).await?;
+        Ok(Self {
+            hashing,
+            ..incoming
+        })
     }
 
-    /// Opens it at `at`, for who has what is before that, and hashes the whole itself.
+    /// Opens it at `at`, for who has what is before that, and hashes the whole itself: it is not
+    /// hashed here.
     ///
     /// # Errors
     /// As of [`open`](Self::open), and `Corrupt` where what is given begins later.
@@ -60,11 +66,10 @@ impl Incoming {
         let incoming = Self {
             from: Arc::clone(from),
             digest,
-            is_whole: at == 0,
             place: payload.range.start,
             payload,
             at,
-            hasher: Hasher::new(),
+            hashing: None,
             failed: 0,
             last_progress: Instant::now(),
             progress: Arc::clone(progress),
@@ -89,7 +94,7 @@ impl Incoming {
                         .corrupt(format!("it is longer than the {size} bytes it has to be")))
                 }
                 Some(bytes) => Ok(Some((bytes, Some(incoming)))),
-                None => incoming.conclude(size).map(|()| None),
+                None => incoming.conclude(size).await.map(|()| None),
             }
         });
         bytes.boxed()
@@ -103,16 +108,20 @@ impl Incoming {
                 return Err(self.corrupt(format!("it goes on beyond {most} bytes")));
             }
         }
-        Ok((self.hasher.finish(), self.at))
+        let hashing = self.hashing.take().unwrap_or_default();
+        Ok((hashing.finish().await?, self.at))
     }
 
-    fn conclude(self, size: u64) -> Result<()> {
+    async fn conclude(mut self, size: u64) -> Result<()> {
         if self.at != size {
             let reason = format!("it ends after {} of {size} bytes", self.at);
             return Err(self.corrupt(reason));
         }
-        let found = self.hasher.clone().finish();
-        if self.is_whole && found != self.digest {
+        let Some(hashing) = self.hashing.take() else {
+            return Ok(());
+        };
+        let found = hashing.finish().await?;
+        if found != self.digest {
             let reason = format!("its bytes are those of {found}, not of {}", self.digest);
             return Err(self.corrupt(reason));
         }
@@ -147,7 +156,7 @@ impl Incoming {
                     if new.is_empty() {
                         continue;
                     }
-                    self.take(&new);
+                    self.take(&new).await?;
                     return Ok(Some(new));
                 }
                 Err(error) if error.is_transient() => self.resume(error).await?,
@@ -156,12 +165,15 @@ impl Incoming {
         }
     }
 
-    fn take(&mut self, bytes: &Bytes) {
-        self.hasher.update(bytes);
+    async fn take(&mut self, bytes: &Bytes) -> Result<()> {
+        if let Some(hashing) = &mut self.hashing {
+            hashing.take(bytes).await?;
+        }
         self.at += bytes.len() as u64;
         self.failed = 0;
         self.last_progress = Instant::now();
         self.progress.stored(0, bytes.len() as u64);
+        Ok(())
     }
 
     /// Opens the rest anew, after a pause; gives `error` up to the caller when it has been long

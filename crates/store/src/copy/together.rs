@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::blob::{Brought, bring};
 use super::plan::Wanted;
-use super::{Counts, Ends};
+use super::{CopyPolicy, Counts, Ends};
 use crate::blocking;
 use crate::bulk::{BlobState, Bulk, SmallPayload};
 use crate::error::{Result, StoreError};
@@ -110,10 +110,26 @@ async fn put(ends: &Ends, to: &dyn Bulk, small: Vec<Small>) -> Result<Vec<Brough
     ends.progress.stored(0, bytes);
     Counts::add(&ends.counts.payloads, blobs.len() as u64);
     Counts::add(&ends.counts.bytes, bytes);
+    let stored = put_objects(ends, to, &blobs).await?;
     let copied = |blob: Blob| Brought {
         size: Some(blob.size),
-        object: Some(Object::Blob(blob)),
+        object: (!stored).then_some(Object::Blob(blob)),
         copied: true,
     };
     Ok(blobs.into_iter().map(copied).collect())
+}
+
+/// Stores the objects of payloads that are stored: what publishes both makes the payloads visible
+/// first. Returns whether it has done so.
+async fn put_objects(ends: &Ends, to: &dyn Bulk, blobs: &[Blob]) -> Result<bool> {
+    // What is looked at one by one is stored so, too.
+    if ends.policy >= CopyPolicy::Check {
+        return Ok(false);
+    }
+    let objects = blobs.iter().cloned().map(Object::Blob).collect();
+    let stored = can(to.put_objects(objects).await)?.is_some();
+    if stored {
+        Counts::add(&ends.counts.objects, blobs.len() as u64);
+    }
+    Ok(stored)
 }

@@ -52,6 +52,10 @@ impl Bulk for FsRepository {
     }
 
     async fn put_small(&self, small: Vec<SmallPayload>) -> Result<()> {
+        if small.is_empty() {
+            // The turn is not waited for.
+            return Ok(());
+        }
         with(&self.payloads, move |payloads| {
             let _turn = payloads.turn();
             let put = |small| payload::put_whole(payloads, small);

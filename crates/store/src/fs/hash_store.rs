@@ -179,12 +179,22 @@ impl HashStore {
     /// What could not be done stays for the next call, or is removed with the store. What has lost
     /// its file, by somebody else, is given up: see [`take_lost`](Self::take_lost).
     pub(super) fn publish(&self) -> Result<()> {
+        self.publish_after(|| Ok(Vec::new()))
+    }
+
+    /// Does so once `before` is done, and only with what waited before that; what `before` returns is
+    /// given up.
+    pub(super) fn publish_after(&self, before: impl FnOnce() -> Result<Vec<Digest>>) -> Result<()> {
         let _one_at_a_time = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut batch = self.stage().take();
-        let result = self.publish_batch(&mut batch);
+        let result = before().and_then(|given_up| {
+            batch.forget(&given_up);
+            self.stage().forget(&given_up);
+            self.publish_batch(&mut batch)
+        });
         if !batch.is_empty() {
             self.stage().put_back(batch);
         }
@@ -218,11 +228,6 @@ impl HashStore {
     /// The same, after which nobody is told of them again.
     pub(super) fn take_lost(&self) -> Vec<Digest> {
         self.stage().take_lost()
-    }
-
-    /// Gives up the deferred writes of `digests`.
-    pub(super) fn forget(&self, digests: &[Digest]) {
-        self.stage().forget(digests);
     }
 
     /// Removes the file of `digest`, if it is there.
@@ -278,5 +283,45 @@ impl HashStore {
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &HashStore, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let (temp, file) = store.begin().unwrap();
+        durable::write(&temp, &file, bytes).unwrap();
+        let mode = durable::SHARED_FILE;
+        store.finish(&digest, temp, file, mode, true).unwrap();
+        digest
+    }
+
+    #[test]
+    fn what_comes_before_others_are_published_is_not_published_with_them() {
+        let root = tempfile::tempdir().unwrap();
+        let store = HashStore::new(root.path().to_owned(), "object", "here".into());
+        let is_there = |digest| store.size(digest).unwrap().is_some();
+        let first = put(&store, b"first");
+        let failed = store.publish_after(|| {
+            assert!(!is_there(&first), "what has to come before it has not");
+            Err(StoreError::Failed {
+                location: "here".into(),
+                reason: "the disk is full".into(),
+            })
+        });
+        assert!(failed.is_err() && !is_there(&first));
+        let mut second = None;
+        let published = store.publish_after(|| {
+            second = Some(put(&store, b"second"));
+            Ok(Vec::new())
+        });
+        published.unwrap();
+        let second = second.expect("it was put");
+        assert!(is_there(&first) && !is_there(&second));
+        store.publish().unwrap();
+        assert!(is_there(&second));
     }
 }

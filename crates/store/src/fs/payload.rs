@@ -15,9 +15,9 @@ use bytes::Bytes;
 use farseek_object::{Digest, Hasher};
 use futures::future::{self, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::durable::{self, SHARED_FILE, Temp};
+use super::flush::Flush;
 use super::hash_store::HashStore;
 use crate::blocking::run;
 use crate::bulk::SmallPayload;
@@ -33,9 +33,6 @@ const READ_BATCH: u64 = 256 << 10;
 
 /// Batches that are read before they are asked for.
 const READ_AHEAD: usize = 2;
-
-/// Bytes that go to the disk together while a payload is still being written.
-const FLUSH_BYTES: u64 = 32 << 20;
 
 /// An open payload, and where it is.
 struct Source {
@@ -150,8 +147,6 @@ struct Writer {
     temp: Temp,
     file: File,
     size: u64,
-    /// How much of it is on its way to the disk.
-    flushed: u64,
 }
 
 impl Writer {
@@ -161,7 +156,6 @@ impl Writer {
             temp,
             file,
             size: 0,
-            flushed: 0,
         })
     }
 
@@ -175,9 +169,7 @@ impl Writer {
 
     /// Makes it the payload `digest`, unless that is there.
     fn finish(self, store: &HashStore, digest: &Digest, options: PutOptions) -> Result<()> {
-        let Self {
-            temp, file, size, ..
-        } = self;
+        let Self { temp, file, size } = self;
         if is_there(store, digest, size, options.deferred)? {
             return Ok(());
         }
@@ -241,7 +233,7 @@ pub(super) async fn put(
     let creator = Arc::clone(&store);
     let mut writer = run(move || Writer::new(&creator)).await?;
     let mut hashing = Hashing::new(options);
-    let mut flushing = None;
+    let mut flush = Flush::default();
     loop {
         let is_last = batch.is_last;
         let shared = Arc::new(batch);
@@ -258,7 +250,7 @@ pub(super) async fn put(
         }
         let stored = future::try_join(hashed, written);
         ((hashing, writer), batch) = both(stored, next_batch(&mut body)).await?;
-        flushing = flush(&mut writer, flushing)?;
+        flush.written(&writer.file, writer.temp.path(), writer.size)?;
     }
 }
 
@@ -275,19 +267,6 @@ async fn both<T>(
             Ok((stored, fetched?))
         }
     }
-}
-
-/// Has what was written go to the disk while more comes, so that little is left to wait for at the
-/// end. Nobody waits for it here, and whether it succeeds shows at the end.
-fn flush(writer: &mut Writer, last: Option<JoinHandle<()>>) -> Result<Option<JoinHandle<()>>> {
-    let busy = last.as_ref().is_some_and(|last| !last.is_finished());
-    if busy || writer.size - writer.flushed < FLUSH_BYTES {
-        return Ok(last);
-    }
-    let file = writer.file.try_clone();
-    let file = file.map_err(StoreError::io("open", writer.temp.path()))?;
-    writer.flushed = writer.size;
-    Ok(Some(spawn_blocking(move || drop(file.sync_data()))))
 }
 
 fn put_small(store: &HashStore, batch: Batch, options: PutOptions) -> Result<(Digest, u64)> {

@@ -10,7 +10,7 @@ use farseek_object::{
 };
 use farseek_store::{
     CopyOptions, GrpcOptions, GrpcRepository, MemoryRepository, PartialUploads, PutOptions,
-    Repository, RepositoryExt, SpfsServer, SpfsServerOptions, copy,
+    Repository, RepositoryExt, SpfsServer, SpfsServerOptions, StoreError, copy,
 };
 use farseek_testkit::StockServer;
 use farseek_testkit::stock_client::fields;
@@ -42,7 +42,13 @@ fn client_at(url: &str) -> Arc<dyn Repository> {
 /// A repository of one layer, which has one file of these bytes.
 async fn with_file(bytes: &Bytes) -> Arc<dyn Repository> {
     let repository = MemoryRepository::new();
-    let (payload, size) = (put(&repository, bytes.clone()).await, bytes.len() as u64);
+    add_file(&repository, bytes).await;
+    Arc::new(repository)
+}
+
+/// Makes such a layer.
+async fn add_file(repository: &dyn Repository, bytes: &Bytes) {
+    let (payload, size) = (put(repository, bytes.clone()).await, bytes.len() as u64);
     let header = Header::default();
     let blob = Object::Blob(Blob {
         header,
@@ -68,14 +74,17 @@ async fn with_file(bytes: &Bytes) -> Arc<dyn Repository> {
         .push_tag(&name, &layer.digest(), "me@here")
         .await
         .unwrap();
-    Arc::new(repository)
 }
 
-async fn push(from: &Arc<dyn Repository>, to: &Arc<dyn Repository>) {
+async fn try_push(from: &Arc<dyn Repository>, to: &Arc<dyn Repository>) -> Result<(), StoreError> {
     let items = ["large".parse().unwrap()];
     let (from, to) = (Arc::clone(from), Arc::clone(to));
     let copied = copy(from, to, &items, CopyOptions::default(), Arc::new(()));
-    copied.await.unwrap();
+    copied.await.map(drop)
+}
+
+async fn push(from: &Arc<dyn Repository>, to: &Arc<dyn Repository>) {
+    try_push(from, to).await.unwrap();
 }
 
 async fn is_there(repository: &dyn Repository, bytes: &Bytes) -> bool {
@@ -198,6 +207,40 @@ async fn what_is_kept_is_not_trusted() {
     assert_eq!(to.payload_begun(&digest, size).await.unwrap(), Some(0));
     push(&from, &to).await;
     assert!(is_there(&*repository, &bytes).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_damaged_is_told_and_nothing_of_it_is_kept() {
+    let (elsewhere, from) = on_disk();
+    let bytes = Bytes::from(noise(9 * MIB));
+    add_file(&*from, &bytes).await;
+    let digest = Digest::of(&bytes);
+    let mut damaged = bytes.to_vec();
+    damaged[5 * MIB] ^= 1;
+    let wrong = Digest::of(&damaged);
+    let (shard, name) = (&digest.to_string()[..2], &digest.to_string()[2..]);
+    let path = elsewhere.path().join("payloads").join(shard).join(name);
+    std::fs::write(path, damaged).unwrap();
+
+    let (root, repository) = on_disk();
+    let server = serve(Arc::clone(&repository), going_on(root.path())).await;
+    let error = try_push(&from, &client(&server)).await.unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains(&format!("are those of {wrong}")), "{told}");
+    assert!(told.contains(elsewhere.path().to_str().unwrap()), "{told}");
+    for digest in [digest, wrong] {
+        assert_eq!(repository.payload_size(&digest).await.unwrap(), None);
+    }
+    let work = root.path().join("payloads/work");
+    let is_empty = || std::fs::read_dir(&work).unwrap().count() == 0;
+    // The server has yet to see that the client has broken off.
+    for _ in 0..3000 {
+        if is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

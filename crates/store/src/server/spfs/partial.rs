@@ -99,6 +99,8 @@ pub(super) struct Partial {
     path: PathBuf,
     file: File,
     length: u64,
+    /// How much of it is hashed: all, or less while the rest is being written.
+    hashed: u64,
     hasher: Hasher,
 }
 
@@ -169,23 +171,18 @@ impl Partials {
         let metadata = file.metadata().map_err(StoreError::io("look at", &path))?;
         let (length, looks) = (metadata.len(), Looks::of(&metadata));
         let known = self.hashed().remove(digest);
+        let known = known.filter(|(left, _)| *left == looks);
+        let (hashed, hasher) = known.map_or_else(Default::default, |(_, hasher)| (length, hasher));
         let mut partial = Partial {
             partials: Arc::clone(self),
             digest: *digest,
             path,
             file,
-            length: 0,
-            hasher: Hasher::new(),
+            length,
+            hashed,
+            hasher,
         };
-        match known {
-            Some((left, hasher)) if left == looks => {
-                partial.length = length;
-                partial.hasher = hasher;
-                let end = partial.file.seek(SeekFrom::Start(length));
-                end.map_err(StoreError::io("read", &partial.path))?;
-            }
-            _ => partial.hash()?,
-        }
+        partial.hash()?;
         Ok(Some(partial))
     }
 
@@ -286,18 +283,20 @@ fn remove_unlocked(path: &Path) -> Result<bool> {
 }
 
 impl Partial {
-    /// Hashes what is there.
+    /// Hashes what is there and is not hashed yet.
     fn hash(&mut self) -> Result<()> {
         let failed = || StoreError::io("read", &self.path);
-        (&self.file).seek(SeekFrom::Start(0)).map_err(failed())?;
+        let start = SeekFrom::Start(self.hashed);
+        (&self.file).seek(start).map_err(failed())?;
         let mut buffer = vec![0; BATCH];
         loop {
             let read = (&self.file).read(&mut buffer).map_err(failed())?;
             if read == 0 {
+                self.length = self.hashed;
                 return Ok(());
             }
             self.hasher.update(&buffer[..read]);
-            self.length += read as u64;
+            self.hashed += read as u64;
         }
     }
 
@@ -305,7 +304,7 @@ impl Partial {
         let failed = || StoreError::io("write", &self.path);
         self.file.set_len(0).map_err(failed())?;
         (&self.file).seek(SeekFrom::Start(0)).map_err(failed())?;
-        (self.length, self.hasher) = (0, Hasher::new());
+        (self.length, self.hashed, self.hasher) = (0, 0, Hasher::new());
         Ok(())
     }
 
@@ -319,19 +318,37 @@ impl Partial {
         self.length
     }
 
-    /// Adds bytes.
+    /// The file it is in, and where that is.
+    pub(super) fn file(&self) -> (&File, &Path) {
+        (&self.file, &self.path)
+    }
+
+    /// Adds bytes. Whoever hashes them meanwhile says so [afterwards](Self::hashed).
     pub(super) fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
         for piece in pieces {
             let written = self.file.write_all(piece);
             written.map_err(StoreError::io("write", &self.path))?;
-            self.hasher.update(piece);
             self.length += piece.len() as u64;
         }
         Ok(())
     }
 
+    /// The hash of what is there, to which that of what is added next is added elsewhere.
+    pub(super) fn hasher(&self) -> Hasher {
+        debug_assert_eq!(self.hashed, self.length, "nothing is left out");
+        self.hasher.clone()
+    }
+
+    /// Takes the hash of all that is there.
+    pub(super) fn hashed(&mut self, hasher: Hasher) {
+        (self.hashed, self.hasher) = (self.length, hasher);
+    }
+
     /// Where the complete payload is; `None` where it is not what it is named, and gone.
     pub(super) fn complete(&mut self) -> Result<Option<PathBuf>> {
+        if self.hashed != self.length {
+            self.hash()?;
+        }
         if self.hasher.clone().finish() == self.digest {
             return Ok(Some(self.path.clone()));
         }
@@ -341,14 +358,15 @@ impl Partial {
 }
 
 impl Drop for Partial {
-    /// What is written stays, and so does its hash, while there are not more than there may be.
+    /// What is written stays, and so does its hash where it is that of all, while there are not more
+    /// than there may be.
     fn drop(&mut self) {
         self.partials.going_on().remove(&self.digest);
         // The file has our lock until the end of this: nobody has changed it since.
         let Ok(metadata) = self.file.metadata() else {
             return;
         };
-        if self.length == 0 || !self.path.exists() {
+        if self.length == 0 || self.hashed != self.length || !self.path.exists() {
             return;
         }
         let mut hashed = self.partials.hashed();

@@ -21,6 +21,7 @@ use super::partial::{Begun, Partial, Partials};
 use super::transfer::{PACKED, RAW, Transfer};
 use crate::blocking;
 use crate::error::{Result, StoreError};
+use crate::fs::flush::Flush;
 use crate::grpc::bunzip;
 use crate::grpc::convert;
 use crate::grpc::generated as wire;
@@ -141,42 +142,82 @@ pub(super) async fn go_on(
     }
 }
 
+/// Some consecutive bytes of an upload.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    is_last: bool,
+    /// Why nothing follows, where the upload has not simply ended.
+    broken: Option<StoreError>,
+}
+
+/// Collects the next batch of `body`.
+async fn next_batch(body: &mut Body) -> Batch {
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    while bytes < BATCH && !batch.is_last {
+        match body.next().await {
+            Some(Ok(piece)) => {
+                bytes += piece.len();
+                batch.pieces.push(piece);
+            }
+            Some(Err(error)) => (batch.broken, batch.is_last) = (Some(error), true),
+            None => batch.is_last = true,
+        }
+    }
+    batch
+}
+
+/// Adds all that comes. One batch is written and hashed, each on its own thread, while the next
+/// one comes.
+async fn add(mut partial: Partial, mut rest: Body) -> Result<Partial> {
+    let mut flush = Flush::after(partial.length());
+    let mut batch = next_batch(&mut rest).await;
+    loop {
+        let pieces: Arc<[Bytes]> = batch.pieces.into();
+        let (hashed, mut hasher) = (Arc::clone(&pieces), partial.hasher());
+        let hashing = blocking::begun(move || {
+            hashed.iter().for_each(|piece| hasher.update(piece));
+            Ok(hasher)
+        });
+        let writing = blocking::begun(move || partial.write(&pieces).map(|()| partial));
+        let next = match batch.is_last {
+            true => None,
+            false => Some(next_batch(&mut rest).await),
+        };
+        partial = writing.await?;
+        partial.hashed(hashing.await?);
+        if let Some(broken) = batch.broken {
+            return Err(broken);
+        }
+        let Some(next) = next else {
+            return Ok(partial);
+        };
+        batch = next;
+        let (file, path) = partial.file();
+        flush.written(file, path, partial.length())?;
+    }
+}
+
 /// Adds `rest`, and makes a payload of the whole; `None` where it is not the one it is named.
 async fn store(
     transfer: &Transfer,
-    mut partial: Partial,
-    mut rest: Body,
+    partial: Partial,
+    rest: Body,
     size: u64,
     fault: &Fault,
 ) -> Result<Option<u64>> {
-    let mut ended = false;
-    while !ended {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        let mut broken = None;
-        while bytes < BATCH && !ended {
-            match rest.next().await {
-                Some(Ok(piece)) => {
-                    bytes += piece.len();
-                    batch.push(piece);
-                }
-                Some(Err(error)) => (broken, ended) = (Some(error), true),
-                None => ended = true,
-            }
-        }
-        let writing = move || partial.write(&batch).map(|()| partial);
-        partial = blocking::run(writing).await?;
-        if let Some(error) = broken {
-            return Err(error);
-        }
-    }
+    let partial = add(partial, rest).await?;
     if partial.length() < size {
         let _ = fault.set(StatusCode::BAD_REQUEST);
         let reason = format!("it ends after {} of {size} bytes", partial.length());
         return Err(spoilt(reason));
     }
-    let (partial, path) =
-        blocking::run(move || partial.complete().map(|path| (partial, path))).await?;
+    let completing = move || {
+        let mut partial = partial;
+        partial.complete().map(|path| (partial, path))
+    };
+    let (partial, path) = blocking::run(completing).await?;
     let Some(path) = path else {
         return Ok(None);
     };
