@@ -77,6 +77,10 @@ impl Unless {
 /// The exit code where something that was named is not there.
 const NOT_FOUND: i32 = 3;
 
+/// The exit code where something is in use, and how often it may be.
+const BUSY: i32 = 9;
+const BUSY_TIMES: usize = 20;
+
 /// Where an environment is read from.
 struct Sources<'a> {
     /// Nothing but the local repository where there is none.
@@ -479,7 +483,15 @@ impl<'a> Worker<'a> {
         let mut mounted = self.mounts.swap_remove(index);
         mounted.close();
         let at = mounted.at().display().to_string();
-        let ended = self.go(&["unmount", &at]);
+        let mut ended = self.go(&["unmount", &at]);
+        // A child of another worker has what we had open, from its fork to its exec.
+        for _ in 0..BUSY_TIMES {
+            if ended.status.code() != Some(BUSY) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            ended = self.go(&["unmount", &at]);
+        }
         let unless = Unless::Killed.or_struck(mounted.is_struck());
         let unmounted = self.judge("unmount", &ended, unless);
         if !unmounted && !mounted.is_struck() && is_mounted(mounted.at()) {
