@@ -17,6 +17,7 @@ mod reading;
 mod signals;
 mod size;
 mod sources;
+mod rendering;
 mod stored;
 mod active;
 mod start;

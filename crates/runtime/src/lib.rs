@@ -15,6 +15,7 @@ mod mounts;
 pub mod namespace;
 mod upper;
 mod overlay;
+mod layers;
 mod patience;
 mod place;
 mod private;
