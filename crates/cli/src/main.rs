@@ -18,6 +18,7 @@ mod signals;
 mod size;
 mod sources;
 mod specs;
+mod rendering;
 mod stored;
 mod active;
 mod start;

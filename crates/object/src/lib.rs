@@ -15,6 +15,7 @@ mod header;
 mod merge;
 mod diff;
 mod object;
+mod hidden;
 mod tag;
 mod time_spec;
 mod yaml;
@@ -27,6 +28,7 @@ pub use entry::{Entry, EntryKind, EntryName, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, 
 pub use env_spec::{EnvItem, EnvSpec, Reference};
 pub use error::{ObjectError, Result};
 pub use header::{DigestStrategy, Encoding, HEADER_LEN, Header, ObjectKind};
+pub use hidden::{Hidden, hidden};
 pub use merge::{MergeOptions, MergedTree, Node, NodeKind};
 pub use object::{Annotation, AnnotationValue, Blob, Layer, Manifest, Object, Platform};
 pub use spec_file::{BindDest, BindMount, MAX_SPEC_FILE_BYTES, ParsedSpecFile, SpecFile};

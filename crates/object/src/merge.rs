@@ -105,6 +105,16 @@ impl MergedTree {
         Builder::new(options).build(layers)
     }
 
+    /// The same as if `layers` had no masks: what they show where nobody knows of masks.
+    ///
+    /// # Errors
+    /// More nodes than `options` allow.
+    pub fn ignoring_masks(layers: &[&Manifest], options: MergeOptions) -> Result<Self> {
+        let mut builder = Builder::new(options);
+        builder.ignores_masks = true;
+        builder.build(layers)
+    }
+
     /// Every node in breadth-first order, the root first.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -163,6 +173,7 @@ struct Builder {
     nodes: Vec<Node>,
     names: String,
     options: MergeOptions,
+    ignores_masks: bool,
 }
 
 impl Builder {
@@ -171,6 +182,7 @@ impl Builder {
             nodes: Vec::new(),
             names: String::new(),
             options,
+            ignores_masks: false,
         }
     }
 
@@ -219,6 +231,7 @@ impl Builder {
             .sources
             .iter()
             .flat_map(|(manifest, tree)| tree.entries().iter().map(move |e| (e, *manifest)))
+            .filter(|(entry, _)| !self.ignores_masks || entry.kind != EntryKind::Mask)
             .collect();
         // Stable, so that entries of one name stay bottom first.
         entries.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use farseek_object::{
     Digest, DirectoryBuilder, Entry, EntryKind, EntryName, Header, Manifest, MergeOptions,
-    MergedTree, NewEntry, NodeKind, Tree,
+    MergedTree, NewEntry, NodeKind, Tree, hidden,
 };
 use proptest::prelude::*;
 
@@ -104,6 +104,15 @@ fn merge(layers: &[Layer]) -> MergedTree {
     MergedTree::new(&manifests, MergeOptions::default()).unwrap()
 }
 
+fn without_masks(layer: &Layer) -> Layer {
+    let kept = layer.iter().filter(|(_, item)| !matches!(item, Item::Mask));
+    let kept = kept.map(|(name, item)| match item {
+        Item::Dir(contents) => (name.clone(), Item::Dir(without_masks(contents))),
+        item => (name.clone(), item.clone()),
+    });
+    kept.collect()
+}
+
 fn any_layer() -> impl Strategy<Value = Layer> {
     let leaf = prop_oneof![3 => any::<u8>().prop_map(Item::File), 1 => Just(Item::Mask)];
     let item = leaf.prop_recursive(4, 24, 5, |inner| {
@@ -122,6 +131,32 @@ proptest! {
         expected.sort();
         let tree = merge(&layers);
         prop_assert_eq!(paths_of(&tree), expected);
+    }
+
+    #[test]
+    fn without_what_is_hidden_layers_without_masks_show_the_merge(
+        layers in prop::collection::vec(any_layer(), 0..5)
+    ) {
+        let manifests: Vec<Manifest> = layers.iter().map(manifest).collect();
+        let manifests: Vec<&Manifest> = manifests.iter().collect();
+        let tree = merge(&layers);
+        let hidden = hidden(&manifests, &tree, MergeOptions::default()).unwrap();
+        let mut shown = Layer::new();
+        layers.iter().for_each(|layer| overlay(&mut shown, &without_masks(layer)));
+        let mut paths = Vec::new();
+        paths_of_model(&shown, "", &mut paths);
+        for name in &hidden.names {
+            prop_assert!(paths.iter().any(|(path, _)| path == name), "{} is shown", name);
+            let below = format!("{name}/");
+            paths.retain(|(path, _)| path != name && !path.starts_with(&below));
+            let above = name.match_indices('/').map(|(end, _)| &name[..end]);
+            for above in above {
+                let at = tree.find(above).unwrap();
+                prop_assert_eq!(hidden.directories[above], tree.node(at).unwrap().mode);
+            }
+        }
+        paths.sort();
+        prop_assert_eq!(paths_of(&tree), paths);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod upper;
 mod private;
 mod kept;
 mod overlay;
+mod layers;
 mod patience;
 mod place;
 mod claim;

@@ -26,15 +26,20 @@
 //! are left for the next command to remove. Of all at once, the same: no mount is left, since the
 //! namespace is gone.
 //!
+//! Where the environment is to be read from renders, the host makes those, and the front mounts an
+//! overlay of them over the mount, which stays for what is above: it is how the end is told.
+//!
 //! Deliberately absent: passing signals on, waiting for CMD, reading `/proc` to find processes.
 
 mod link;
 mod directory;
 mod another;
 mod control;
+mod renders;
 mod front;
 mod host;
 
 pub use control::{Request, ask};
 pub use front::{Entrance, Front, Started, join};
 pub use host::{Host, HostRequest, Hosted, STARTUP_FILE};
+pub use renders::RenderBackend;

@@ -30,6 +30,7 @@ use crate::args::IN_BACKGROUND;
 use crate::exit::{self, AlreadyTold, Failure};
 use crate::output::note;
 use crate::reading::ReadingArgs;
+use crate::rendering::{BackendName, backend};
 use crate::signals::{Signals, interrupted};
 use crate::sources::SourceArgs;
 use crate::specs;
@@ -93,6 +94,11 @@ pub(crate) struct RunOptions {
     /// Show the environment at this directory
     #[arg(long, value_name = "DIR", default_value = "/spfs")]
     at: PathBuf,
+    /// What it is read from: a mount that fetches what is read (fuse), or directories that are made
+    /// of its layers before it starts (renders)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = BackendName::Fuse,
+        hide_possible_values = true)]
+    backend: BackendName,
     #[command(flatten)]
     annotations: AnnotationArgs,
     #[command(flatten)]
@@ -159,6 +165,7 @@ pub(crate) fn front(args: RunArgs, app: &mut App) -> Result<()> {
         reference: reference.to_string(),
         allow_other: getuid().is_root(),
         upper: upper.map(|upper| upper.of_runtime(&front.name)),
+        renders: options.backend == BackendName::Renders,
     };
     let (name, startup_file) = (front.name.clone(), front.startup_file());
     let at = front.enter(&entrance)?;
@@ -354,6 +361,15 @@ async fn serve(host: &Host, args: RunArgs, app: &mut App) -> Result<()> {
     let reaping = runtimes.clone();
     let request = HostRequest {
         upper: args.options.upper(&args.reference, app),
+        renders: match args.options.backend {
+            BackendName::Fuse => None,
+            BackendName::Renders if !live.is_empty() => {
+                return Err(Failure::usage(
+                    "--backend renders has no place for live layers: leave one of the two out",
+                ));
+            }
+            BackendName::Renders => Some(backend(&sources, &args.reference, app)?),
+        },
         mount,
         reference,
         live,

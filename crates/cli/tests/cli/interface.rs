@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 /// Every command that help lists.
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 36] = [
     "init",
     "commit",
     "tag",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 35] = [
     "cat",
     "push",
     "pull",
+    "render",
     "check",
     "write",
     "diff",
@@ -70,6 +71,7 @@ fn help_lists_commands_and_exit_codes() {
                    cat-file]
       push         Copy environments from the local repository to a remote
       pull         Copy environments from a remote to the local repository
+      render       Write an environment to a directory, or to the local repository's store of renders
       check        Read and hash all of a repository, say what is wrong, and repair it
       clean        Remove what no tag leads to any more
       write        Store a file, or what comes from the standard input, as a blob [alias: write-file]

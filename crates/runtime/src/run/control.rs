@@ -23,6 +23,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use super::another::Another;
 use super::link::Link;
 use crate::error::{Result, RuntimeError};
+use crate::layers;
 use crate::namespace;
 use crate::overlay::{Edits, Upper};
 
@@ -211,6 +212,10 @@ impl State {
     }
 
     fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), String> {
+        if layers::are_laid_out(&self.runtime.directory) {
+            return Err("this runtime reads from renders of its layers: start another for another \
+                        environment".to_owned());
+        }
         let prepared = self.another.prepare(spec).map_err(|error| told(&error))?;
         let (at, directory) = (&self.runtime.at, &self.runtime.directory);
         let enter = || enter(peer);

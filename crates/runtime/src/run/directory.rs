@@ -1,7 +1,8 @@
 //! The directory of a runtime on the host: where its memory is mounted inside its namespace, and
-//! its startup file. It is the user's alone, and empty but for that file as seen from outside.
+//! its startup file. It is the user's alone; seen from outside it holds that file, and what an overlay
+//! of renders needs, where there is one.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::private;
+use crate::record::remove_tree;
 
 /// A runtime's directory, claimed by this process, and removed when this goes.
 #[derive(Debug)]
@@ -61,14 +63,13 @@ impl Drop for RuntimeDirectory {
 /// # Errors
 /// The system refuses.
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    // It may hold directories that even their owner may not look into.
+    remove_tree(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;

@@ -13,6 +13,7 @@ use super::host::STARTUP_FILE;
 use super::link::Link;
 use crate::daemon;
 use crate::error::{Result, RuntimeError};
+use crate::layers;
 use crate::live::{self, LiveBind};
 use crate::namespace;
 use crate::overlay::{self, Upper};
@@ -39,6 +40,8 @@ pub struct Entrance {
     pub allow_other: bool,
     /// Where changes go; a runtime without is read-only.
     pub upper: Option<Upper>,
+    /// Whether it is read from renders, which the host has made.
+    pub renders: bool,
 }
 
 /// A host that has the environment ready, seen by the process that is to enter it.
@@ -141,6 +144,9 @@ impl Front {
             _ => return Err(failed(io::Error::other("it has gone"))),
         }
         see_it_answer(&at, &options)?;
+        if entrance.renders {
+            layers::mount(&at, &self.directory)?;
+        }
         if let Some(upper) = &entrance.upper {
             overlay::make_editable(&at, upper, &self.directory)?;
         }

@@ -28,6 +28,7 @@ use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
 use super::front::{FAILED, PREPARED, SERVING, words_of};
 use super::link::Link;
+use super::renders::{self, RenderBackend};
 use crate::daemon::Background;
 use crate::environment;
 use crate::error::{Result, RuntimeError};
@@ -153,11 +154,21 @@ impl Host {
             environment::merge_with(Arc::clone(&environment), live.clone(), request.mount.merge);
         let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
         let reference = reference?;
-        drop(environment);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
             request.runtimes = None;
         }
+        let tree = {
+            let (place, is_rendered) = (directory.path(), request.renders.is_some());
+            let rendering = renders::lay_out(&request, &repository, &environment, tree, place);
+            match (is_rendered, reference.is_some()) {
+                (true, true) => self.unless_alone(rendering).await,
+                (true, false) => Err(renders::unkept(&request.mount.mountpoint)),
+                (false, _) => rendering.await.map(Some),
+            }
+        };
+        request.renders = None;
+        drop(environment);
         let runtime = Runtime {
             mounts: String::new(),
             at: request.mount.mountpoint.clone(),
@@ -173,10 +184,11 @@ impl Host {
             live,
         };
         let served = match tree {
-            Ok(tree) => {
+            Ok(Some(tree)) => {
                 let serving = opening.serve(repository, tree, control, background, stop);
                 serving.await
             }
+            Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
         match served {
@@ -237,7 +249,10 @@ impl Host {
             Upper::Memory { size } => config.tmpfs_size = size,
             Upper::Kept(_) => config.durable = true,
         }
-        if status.editable {
+        if request.renders.is_some() {
+            // What none is named for.
+            config.mount_backend = None;
+        } else if status.editable {
             config.mount_backend = Some(OVERLAY_WITH_FUSE.to_owned());
         }
         if let Some(origin) = &mut record.farseek {
@@ -261,6 +276,8 @@ pub struct HostRequest {
     /// Where changes go, if it is to be editable. What is kept goes to a directory of the runtime's
     /// name in the one that is given.
     pub upper: Option<Upper>,
+    /// How renders are made, if the environment is to be read from them.
+    pub renders: Option<RenderBackend>,
     /// A runtime that was kept, and is to be run again.
     pub kept: Option<RuntimeRecord>,
     /// The name of the runtime; one that no other has where there is none.

@@ -34,6 +34,9 @@ use crate::repository::Repository;
 /// The mode of a render's root, which no manifest has.
 const ROOT_MODE: u32 = 0o777;
 
+/// How often a render is given its name, where another has it and a clean takes that away.
+const ATTEMPTS: usize = 4;
+
 /// A render that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
@@ -194,7 +197,8 @@ impl RenderStore {
         }
         let shard = to.parent().expect("a render is in a shard");
         durable::make_dirs(shard).map_err(StoreError::io("create", shard))?;
-        loop {
+        let mut taken = Errno::EXIST;
+        for _ in 0..ATTEMPTS {
             match work.place(to) {
                 Ok(()) => {
                     durable::sync_dir(shard)?;
@@ -202,10 +206,10 @@ impl RenderStore {
                 }
                 // Another was faster, and its render is as good; unless a clean has just taken it.
                 Err(Errno::EXIST | Errno::NOTEMPTY) if reuse(to) => return Ok(false),
-                Err(Errno::EXIST | Errno::NOTEMPTY) if !is_something(to) => {}
-                Err(errno) => return Err(StoreError::io("create", to)(errno.into())),
+                Err(errno) => taken = errno,
             }
         }
+        Err(StoreError::io("create", to)(taken.into()))
     }
 
     /// The same store with another way to make links.
@@ -240,10 +244,6 @@ fn reuse(path: &Path) -> bool {
         durable::refresh(path);
         is_there()
     }
-}
-
-fn is_something(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
 }
 
 /// A directory that a render is built in, removed when dropped unless it was placed.

@@ -170,36 +170,32 @@ async fn blob(repository: &dyn Repository, mode: u32, text: &'static str) -> New
     }
 }
 
-/// Everything below `root`. Closed directories are opened for it, where this user may not look
-/// into them.
+/// Everything below `root`, which is left as it is. Closed directories are opened for it.
 pub(crate) fn look(root: &Path) -> Seen {
     let mut seen = Seen::new();
-    let mut opened = Vec::new();
-    let mut pending = vec![root.to_owned()];
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            let content = match () {
-                () if metadata.is_dir() => {
-                    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-                    opened.push((path.clone(), metadata.permissions()));
-                    pending.push(path.clone());
-                    Vec::new()
-                }
-                () if metadata.is_symlink() => {
-                    fs::read_link(&path).unwrap().as_os_str().as_bytes().into()
-                }
-                () => read(&path),
-            };
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-            seen.insert(name.to_owned(), (metadata.mode(), content));
-        }
-    }
-    for (path, permissions) in opened.into_iter().rev() {
-        fs::set_permissions(path, permissions).unwrap();
-    }
+    look_in(root, root, &mut seen);
     seen
+}
+
+fn look_in(root: &Path, directory: &Path, seen: &mut Seen) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = match () {
+            () if metadata.is_dir() => {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+                look_in(root, &path, seen);
+                fs::set_permissions(&path, metadata.permissions()).unwrap();
+                Vec::new()
+            }
+            () if metadata.is_symlink() => {
+                fs::read_link(&path).unwrap().as_os_str().as_bytes().into()
+            }
+            () => read(&path),
+        };
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+        seen.insert(name.to_owned(), (metadata.mode(), content));
+    }
 }
 
 /// The content of a file that its owner may not be allowed to read.
