@@ -213,8 +213,11 @@ impl State {
 
     fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), String> {
         if layers::are_laid_out(&self.runtime.directory) {
-            return Err("this runtime reads from renders of its layers: start another for another \
-                        environment".to_owned());
+            return Err(
+                "this runtime reads from renders of its layers: start another for another \
+                        environment"
+                    .to_owned(),
+            );
         }
         let prepared = self.another.prepare(spec).map_err(|error| told(&error))?;
         let (at, directory) = (&self.runtime.at, &self.runtime.directory);
