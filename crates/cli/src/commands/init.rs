@@ -13,13 +13,14 @@ const EXAMPLES: &str = "\
 Examples:
   farseek init                  # the local repository of the configuration
   farseek init /srv/repository
-  farseek init repo /srv/repository";
+  farseek init repo /srv/repository
+  farseek init s3://bucket/prefix   # marks the place; a push does not need it";
 
 /// `farseek init`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InitArgs {
-    /// Where; SPFS's form with the word `repo` before the path is understood too
+    /// Where, a path or the address of a bucket; SPFS's form with the word `repo` before the path is understood too
     #[arg(value_name = "[repo] PATH", num_args = 0..=2)]
     path: Vec<PathBuf>,
 }
@@ -29,22 +30,23 @@ pub(crate) async fn run(args: InitArgs, app: &mut App) -> Result<()> {
     let path = chosen(&args.path)?
         .unwrap_or(&app.config.storage.root)
         .to_owned();
-    refuse_address(&path)?;
+    if let Some(address) = path.to_str().filter(|text| is_bucket(text)) {
+        let joint = if address.contains('?') { '&' } else { '?' };
+        let bucket = app.remote(&format!("{address}{joint}create=true")).await?;
+        return app
+            .output
+            .line(format_args!("{} is ready", bucket.location()));
+    }
     let options = app.fs_options()?;
     FsRepository::create(&path, options)?;
     app.output.line(format_args!("{} is ready", path.display()))
 }
 
-/// An address would become a directory of that name.
-fn refuse_address(path: &Path) -> Result<()> {
-    if path.to_string_lossy().contains("://") {
-        return Err(Failure::usage(format!(
-            "only directories are made here, and '{}' is an address: a bucket becomes a repository \
-             with the first push to it",
-            path.display()
-        )));
-    }
-    Ok(())
+/// Whether it is the address of a bucket, which no path begins like.
+fn is_bucket(text: &str) -> bool {
+    ["s3://", "gs://", "az://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
 }
 
 fn chosen(words: &[PathBuf]) -> Result<Option<&Path>> {

@@ -288,7 +288,12 @@ impl Opening<'_> {
             .get("aws_region")
             .or(settings.get("aws_default_region"));
         let region = region.map_or("us-east-1", |region| region.reveal());
-        let given = ["aws_endpoint_url_s3", "aws_endpoint", "aws_endpoint_url"];
+        let given = [
+            "aws_endpoint",
+            "aws_endpoint_url_s3",
+            "aws_endpoint_url",
+            "endpoint_url",
+        ];
         let given = given.iter().find_map(|name| settings.get(*name));
         let base = given.map_or_else(
             || format!("https://s3.{region}.amazonaws.com"),
@@ -389,9 +394,9 @@ impl Opening<'_> {
             }
             (found, _) => found.unwrap_or_default(),
         };
+        // A name that counts less than what the environment says.
         let client_name = |name: &str| match name {
-            "region" => "aws_region".to_owned(),
-            "endpoint_url" => "aws_endpoint".to_owned(),
+            "region" => "aws_default_region".to_owned(),
             name => name.to_owned(),
         };
         Ok(found
@@ -471,5 +476,73 @@ fn read(path: Option<PathBuf>) -> Result<String> {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(StoreError::io("read the profiles in", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(
+        parameters: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Result<BTreeMap<String, String>> {
+        let mut address = BucketAddress::new(Kind::S3, "b", "").unwrap();
+        for (name, value) in parameters {
+            assert!(address.set(name, value).unwrap());
+        }
+        let opening = Opening {
+            address: &address,
+            shown: address.to_string(),
+            stall: Duration::from_secs(1),
+            environment: &BucketEnvironment::new(variables.iter().copied()),
+        };
+        let settings = opening.s3_settings()?;
+        let plain = |(name, value): (String, Secret)| (name, value.reveal().to_owned());
+        Ok(settings.into_iter().map(plain).collect())
+    }
+
+    #[test]
+    fn the_address_counts_most_then_the_environment_then_a_profile() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        let write = |name: &str, text| {
+            std::fs::write(home.path().join(".aws").join(name), text).unwrap();
+        };
+        write(
+            "credentials",
+            "[default]\naws_access_key_id=d\naws_secret_access_key=ds\naws_session_token=dt\n\
+             [site]\naws_access_key_id=s\naws_secret_access_key=ss\n",
+        );
+        write(
+            "config",
+            "[profile site]\nregion=there\nendpoint_url=http://site\n",
+        );
+        let home = ("HOME", home.path().to_str().unwrap());
+        let key = |all: &BTreeMap<String, String>, name: &str| all.get(name).cloned();
+
+        let all = settings(&[], &[home]).unwrap();
+        assert_eq!(key(&all, "aws_access_key_id").unwrap(), "d");
+        assert_eq!(key(&all, "aws_session_token").unwrap(), "dt");
+
+        let keys = [("AWS_ACCESS_KEY_ID", "e"), ("AWS_SECRET_ACCESS_KEY", "es")];
+        let all = settings(&[], &[home, keys[0], keys[1]]).unwrap();
+        assert_eq!(key(&all, "aws_access_key_id").unwrap(), "e");
+        assert_eq!(key(&all, "aws_session_token"), None, "keys are not mixed");
+
+        let all = settings(&[("profile", "site")], &[home, keys[0], keys[1]]).unwrap();
+        assert_eq!(key(&all, "aws_secret_access_key").unwrap(), "ss");
+        assert_eq!(key(&all, "aws_default_region").unwrap(), "there");
+        let here = [("AWS_PROFILE", "site"), ("AWS_DEFAULT_REGION", "here")];
+        let all = settings(&[], &[home, here[0], here[1]]).unwrap();
+        assert_eq!(key(&all, "aws_default_region").unwrap(), "here");
+        assert_eq!(key(&all, "aws_access_key_id").unwrap(), "s");
+
+        let given = [("access_key_id", "a"), ("secret_access_key", "as")];
+        let all = settings(&given, &[home, keys[0], keys[1], here[0]]).unwrap();
+        assert_eq!(key(&all, "aws_access_key_id").unwrap(), "a");
+
+        let error = settings(&[("profile", "nobody")], &[home]).unwrap_err();
+        assert!(error.to_string().contains("no profile 'nobody'"), "{error}");
     }
 }

@@ -80,15 +80,13 @@ async fn list(bucket: &Bucket, keys: &Keys) -> Result<Listed> {
 
 impl BucketRepository {
     async fn look_for_blob(&self, digest: Digest) -> Result<BlobState> {
-        let payload = self.bucket.look(&self.keys.of(Shelf::Payloads, &digest));
-        let payload = payload.await?.map(|meta| meta.size);
+        let [payload, object] =
+            [Shelf::Payloads, Shelf::Objects].map(|shelf| self.keys.of(shelf, &digest));
+        let payload = self.bucket.look(&payload).await?.map(|meta| meta.size);
         // A blob object comes after its payload.
         let object = match payload {
             None => false,
-            Some(_) => {
-                let object = self.bucket.look(&self.keys.of(Shelf::Objects, &digest));
-                object.await?.is_some()
-            }
+            Some(_) => self.bucket.look(&object).await?.is_some(),
         };
         Ok(BlobState { payload, object })
     }

@@ -166,9 +166,10 @@ impl Bucket {
         let Err(error) = ended else {
             return Ok(());
         };
-        // An answer that was lost: who asks again is told that the upload is gone.
-        if trouble::is_absent(&error) && self.look(key).await?.is_some_and(|meta| meta.size == size)
-        {
+        // An answer that was lost: who asks again is told that the upload is gone, in words that
+        // differ. A payload's key of that size is what it has to be, whoever has written it.
+        let there = self.look(key).await.ok().flatten();
+        if there.is_some_and(|meta| meta.size == size) {
             return Ok(());
         }
         Err(self.failed("write", key)(error))

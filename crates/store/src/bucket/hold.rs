@@ -11,7 +11,7 @@
 //! This needs that a listing shows what was written before it, which S3, GCS and Azure promise, and
 //! Garage with its usual quorums.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -62,8 +62,9 @@ const LOOKED: Duration = Duration::from_millis(500);
 pub(super) struct Exclusion {
     bucket: Bucket,
     keys: Keys,
-    /// The hold of this process, which all who write here share. Taken for moments.
-    held: Mutex<Weak<Held>>,
+    /// The hold of this process, which all who write here share, and when its key was last written.
+    /// Taken for moments.
+    held: Mutex<(Weak<Held>, Renewed)>,
     /// Our key as a cleaner. Held while it is written anew, so that all removals wait for that.
     sweep: tokio::sync::Mutex<Option<Sweep>>,
 }
@@ -80,31 +81,31 @@ impl Exclusion {
         Self {
             bucket,
             keys,
-            held: Mutex::default(),
+            held: Mutex::new((Weak::new(), Renewed(Arc::new(Mutex::new(Instant::now()))))),
             sweep: tokio::sync::Mutex::default(),
         }
     }
 
-    fn held(&self) -> Option<Arc<Held>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.upgrade()
+    fn held(&self) -> MutexGuard<'_, (Weak<Held>, Renewed)> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this process holds the repository.
     pub(super) fn is_held(&self) -> bool {
-        self.held().is_some()
+        // Not by becoming one of those who share it.
+        self.held().0.strong_count() > 0
     }
 
     /// That a hold, where there is one, still counts.
     pub(super) fn check(&self) -> Result<()> {
-        match self.held().is_some_and(|held| held.is_lost()) {
+        let is_lost = self.is_held() && self.held().1.is_lost();
+        match is_lost {
             false => Ok(()),
             true => Err(StoreError::Unavailable {
                 location: self.bucket.shown(&self.keys.folder(HOLDS)),
-                reason:
-                    "it could not be written to for so long that a clean may have removed what \
-                         was sent: run this again"
-                        .to_owned(),
+                reason: "it could not be written to for so long that a clean may have removed \
+                         what was sent: run this again"
+                    .to_owned(),
                 source: None,
             }),
         }
@@ -112,7 +113,11 @@ impl Exclusion {
 
     /// Holds the repository. Waits for a cleaner who is at it to stop.
     pub(super) async fn hold(&self) -> Result<Hold> {
-        let held = match self.held().filter(|held| !held.is_lost()) {
+        let shared = {
+            let held = self.held();
+            held.0.upgrade().filter(|_| !held.1.is_lost())
+        };
+        let held = match shared {
             Some(held) => held,
             None => self.new_hold().await?,
         };
@@ -134,15 +139,14 @@ impl Exclusion {
             self.bucket.remove(&key).await.ok();
             return Err(error);
         }
-        let renewed = Arc::new(Mutex::new(began));
-        let renewing = renew(self.bucket.clone(), key.clone(), Arc::clone(&renewed));
+        let renewed = Renewed(Arc::new(Mutex::new(began)));
+        let renewing = renew(self.bucket.clone(), key.clone(), renewed.clone());
         let held = Arc::new(Held {
             bucket: self.bucket.clone(),
             key,
-            renewed,
             renewing: tokio::spawn(renewing),
         });
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&held);
+        *self.held() = (Arc::downgrade(&held), renewed);
         Ok(held)
     }
 
@@ -291,12 +295,27 @@ fn is_within(written: SystemTime, now: SystemTime, age: Duration) -> bool {
     now.duration_since(written).unwrap_or_default() < age
 }
 
-async fn renew(bucket: Bucket, key: Path, renewed: Arc<Mutex<Instant>>) {
+/// Before a writer's key was last written.
+#[derive(Debug, Clone)]
+struct Renewed(Arc<Mutex<Instant>>);
+
+impl Renewed {
+    fn at(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the key may not count any more.
+    fn is_lost(&self) -> bool {
+        self.at().elapsed() > HOLD_TRUSTED
+    }
+}
+
+async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
     loop {
         sleep(HOLD_RENEWED).await;
         let began = Instant::now();
         match bucket.write(&key, Bytes::new()).await {
-            Ok(()) => *renewed.lock().unwrap_or_else(PoisonError::into_inner) = began,
+            Ok(()) => *renewed.at() = began,
             Err(error) => tracing::info!("the hold is not renewed: {}", error.with_causes()),
         }
     }
@@ -307,18 +326,10 @@ async fn renew(bucket: Bucket, key: Path, renewed: Arc<Mutex<Instant>>) {
 struct Held {
     bucket: Bucket,
     key: Path,
-    /// Before the key was last written. Taken for moments.
-    renewed: Arc<Mutex<Instant>>,
     renewing: JoinHandle<()>,
 }
 
 impl Held {
-    /// Whether the key may not count any more.
-    fn is_lost(&self) -> bool {
-        let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.elapsed() > HOLD_TRUSTED
-    }
-
     /// Gives it up.
     async fn release(self) {
         // It must not be written again after it is gone.
