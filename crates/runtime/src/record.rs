@@ -20,6 +20,7 @@ mod reference;
 pub use host::{Host, Presence, Process, ProcessId};
 pub use json::{Author, Kind, LiveLayer, Origin, RuntimeConfig, RuntimeRecord, Status};
 pub use judge::{Verdict, judge};
+pub use leftovers::remove_tree;
 pub use prune::{PruneOptions, Pruned};
 pub use reference::{Keeper, MountRecords, Reference};
 pub use runtimes::{Listed, Runtimes};

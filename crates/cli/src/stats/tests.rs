@@ -27,7 +27,6 @@ fn report() -> Report {
         bytes_cached: 64 << 20,
         bytes_unwritten: 512 << 10,
         promotions: 7,
-        requests: None,
         promotion_failures: 1,
         condemned: 0,
         disk: DiskReport {

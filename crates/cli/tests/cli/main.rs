@@ -13,6 +13,7 @@ mod interface;
 mod killed;
 mod mounted;
 mod place;
+mod render;
 mod repository;
 mod server;
 mod stock;

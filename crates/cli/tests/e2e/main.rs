@@ -36,6 +36,13 @@ fn changing_worker() {
     runs::oracle::worker();
 }
 
+/// Not a test of its own: what `runs::renders` starts inside a runtime. It ends the process.
+#[test]
+#[ignore = "it is started by the tests of runs::renders"]
+fn renders_worker() {
+    runs::renders::worker();
+}
+
 /// Not a test of its own: what [`farseek_testkit::Reader`] starts. It ends the process.
 #[test]
 fn reader_worker() {

@@ -10,3 +10,4 @@ mod another;
 mod startup;
 mod exercisers;
 pub(crate) mod oracle;
+pub(crate) mod renders;

@@ -169,7 +169,7 @@ fn claim(directory: &Path) -> io::Result<Option<Claim>> {
 ///
 /// # Errors
 /// What the system says. What is not there is no error.
-fn remove_tree(directory: &Path) -> io::Result<()> {
+pub fn remove_tree(directory: &Path) -> io::Result<()> {
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -110,14 +110,16 @@ fn a_bucket_that_is_not_there() {
     assert_one_line(&pushed, 1, &words);
 }
 
-/// It would become a directory of that name.
+/// It may be said beforehand that there is a repository; of the address no directory is made.
 #[test]
-fn a_bucket_is_not_made_by_init() {
+fn init_makes_a_repository_in_a_bucket() {
     let stand = Stand::new();
-    let made = stand.sandbox.run(&["init", "repo", &url(SITE)]);
-    assert_one_line(&made, 2, &[&url(SITE), "first push"]);
+    let said = stand.sandbox.succeed(&["init", "repo", &url(SITE)]);
+    assert_eq!(said, format!("{} is ready\n", url(SITE)));
+    assert!(stand.folder(SITE).join("VERSION").exists());
     assert!(!stand.sandbox.path().join("s3:").exists());
-    assert!(stand.server.requests().is_empty());
+    let gone = stand.sandbox.run(&["init", "s3://no-such-bucket/site"]);
+    assert_one_line(&gone, 1, &["s3://no-such-bucket/site", "NoSuchBucket"]);
 }
 
 #[test]
