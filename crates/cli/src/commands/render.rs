@@ -23,6 +23,7 @@ use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::size;
 use crate::sources::SourceArgs;
+use crate::specs;
 use crate::transfer::{at_least_one, counted};
 
 const EXAMPLES: &str = "\
@@ -88,8 +89,9 @@ impl From<StrategyName> for RenderStrategy {
 const REMOTE_FILES: usize = 32;
 
 /// Renders, and says what was done.
-pub(crate) async fn run(args: RenderArgs, app: &mut App) -> Result<()> {
+pub(crate) async fn run(mut args: RenderArgs, app: &mut App) -> Result<()> {
     let mut signals = Signals::listen()?;
+    args.reference = specs::digests(&args.reference).await?;
     // Given up, it leaves nothing in the repository, and a part in a directory.
     let rendering = async {
         match args.directory.clone() {

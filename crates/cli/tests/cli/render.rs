@@ -27,10 +27,17 @@ fn place() -> Place {
     place
 }
 
-fn rendered(told: &str) -> Vec<PathBuf> {
-    let told: Value = serde_json::from_str(told).unwrap();
+/// A path as it was told.
+fn path_of(place: &Place, told: &str) -> PathBuf {
+    place.path(told.strip_prefix("[PLACE]/").unwrap())
+}
+
+fn rendered(place: &Place, arguments: &[&str]) -> Vec<PathBuf> {
+    let told: Value = serde_json::from_str(&place.ok(arguments)).unwrap();
     let paths = told["paths_rendered"].as_array().unwrap().iter();
-    paths.map(|path| path.as_str().unwrap().into()).collect()
+    paths
+        .map(|path| path_of(place, path.as_str().unwrap()))
+        .collect()
 }
 
 #[test]
@@ -54,7 +61,7 @@ fn an_environment_becomes_a_directory() {
     assert_eq!(read("out/readme"), "read me");
     let told = place.ok(&["render", "base", "more", "--json"]);
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["directory"], place.path("more").to_str().unwrap());
+    assert_eq!(told["directory"], "[PLACE]/more");
     assert_eq!(told["render_summary"]["files"], 2);
     assert_eq!(told["render_summary"]["linked"], 0);
 }
@@ -68,7 +75,7 @@ fn what_cannot_be_is_said() {
     ");
     assert!(!place.path("out").exists());
     assert_snapshot!(place.told(&["render", "base", "no/such/place"]), @"
-    exit 1
+    exit 3
     farseek: cannot create no/such/place: No such file or directory (os error 2)
     ");
     let said = place.told(&["render", "base", "out", "--strategy", "HardLink"]);
@@ -79,8 +86,8 @@ fn what_cannot_be_is_said() {
 fn layers_go_to_the_repository_and_a_clean_knows_them() {
     let place = place();
     let (one, again) = (
-        rendered(&place.ok(&["render", "base+upper", "--json"])),
-        rendered(&place.ok(&["render", "base+upper", "--json"])),
+        rendered(&place, &["render", "base+upper", "--json"]),
+        rendered(&place, &["render", "base+upper", "--json"]),
     );
     assert_eq!((one.len(), &one), (2, &again));
     assert_eq!(
@@ -92,7 +99,7 @@ fn layers_go_to_the_repository_and_a_clean_knows_them() {
         "read me first"
     );
     let lines = place.ok(&["render", "base+upper"]);
-    let lines: Vec<PathBuf> = lines.lines().map(PathBuf::from).collect();
+    let lines: Vec<PathBuf> = lines.lines().map(|line| path_of(&place, line)).collect();
     assert_eq!(lines, one);
     let payload = fs::metadata(one[0].join("bin/tool")).unwrap();
     assert!(payload.nlink() > 1, "it is linked");
@@ -114,8 +121,7 @@ fn a_remote_is_enough() {
         !place.path("home/.local/share/spfs").exists(),
         "nothing becomes local that nobody asked for"
     );
-    let told = place.ok(&["render", "base", "--json", "--remote", &url]);
-    let there = &rendered(&told)[0];
+    let there = &rendered(&place, &["render", "base", "--json", "--remote", &url])[0];
     assert_eq!(fs::read_to_string(there.join("readme")).unwrap(), "read me");
 }
 

@@ -103,11 +103,11 @@ impl Pool {
         let mut random = Random::fork(self.seed, 1000 + number);
         let paths = PATHS.iter().filter(|_| !random.once_in(3));
         let paths: Vec<_> = paths.collect();
-        let mut file = |path: &&str| {
+        let file = |path: &&str| {
             let content = random.pick(&self.contents).clone();
             ((*path).to_owned(), content)
         };
-        paths.into_iter().map(&mut file).collect()
+        paths.into_iter().map(file).collect()
     }
 
     /// What is to be seen of the environment `identity` under `tag`.
