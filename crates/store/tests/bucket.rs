@@ -346,7 +346,7 @@ async fn a_bucket_that_is_copied_to_a_directory_is_a_repository() {
     layer(&*repository, 2, Some("org/tool")).await;
     let directory = tempfile::tempdir().unwrap();
     copied_out(&store, directory.path()).await;
-    let there = FsRepository::open(directory.path().join("site"), FsOptions::default()).unwrap();
+    let there = FsRepository::open(&directory.path().join("site"), FsOptions::default()).unwrap();
     let stream = there.read_tag(&name("org/tool")).await.unwrap();
     assert_eq!(
         stream,

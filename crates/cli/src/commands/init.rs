@@ -13,8 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   farseek init                  # the local repository of the configuration
   farseek init /srv/repository
-  farseek init repo /srv/repository
-  farseek init s3://bucket/prefix   # marks the place; a push does not need it";
+  farseek init s3://bucket/prefix   # marks the place; no push needs it";
 
 /// `farseek init`.
 #[derive(Debug, Args)]

@@ -42,6 +42,12 @@ fn report() -> Report {
             millis: 1234,
             bytes: 262_144,
         }],
+        requests: Some(RequestReport {
+            get: 20,
+            list: 3,
+            total: 23,
+            ..RequestReport::default()
+        }),
     }
 }
 
