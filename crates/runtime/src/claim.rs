@@ -92,6 +92,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     use super::*;
@@ -116,22 +117,38 @@ mod tests {
     fn who_makes_one_and_who_takes_away_what_is_nobodys_do_not_meet() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("name");
-        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let is_over = AtomicBool::new(false);
+        let make = || loop {
+            match Claim::make(&path) {
+                // The other never rests, as nobody does who takes away what is nobody's.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                made => return made,
+            }
+        };
         thread::scope(|scope| {
+            let _end = End(&is_over);
             scope.spawn(|| {
-                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !is_over.load(Ordering::Relaxed) {
                     if let Ok(Some(_claim)) = Claim::take(&path) {
                         let _ = fs::remove_dir(&path);
                     }
                 }
             });
             for _ in 0..2_000 {
-                let claim = Claim::make(&path).unwrap();
+                let claim = make().unwrap();
                 fs::write(path.join("file"), "").unwrap();
                 assert!(claim.is_of(&path).unwrap());
                 fs::remove_dir_all(&path).unwrap();
             }
-            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         });
+    }
+
+    /// Says that it is over, also where a test fails.
+    struct End<'a>(&'a AtomicBool);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }

@@ -116,6 +116,14 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
+    /// The overlay of renders that an environment is read from cannot be mounted.
+    #[error("cannot show the renders of the layers at {}: {reason}", path.display())]
+    Renders {
+        /// Where the environment is to be.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A spec file cannot be used.
     #[error("cannot use the spec file {}: {reason}", path.display())]
     SpecFile {

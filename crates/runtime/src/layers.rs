@@ -7,13 +7,14 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use farseek_object::Hidden;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
@@ -24,13 +25,16 @@ use crate::error::{Result, RuntimeError};
 use crate::namespace;
 
 /// The file that names the directories, the topmost first, a NUL after each.
-const LIST: &str = "layers";
+pub(crate) const LIST: &str = "layers";
 
 /// The directory of whiteouts.
 const MASKS: &str = "masks";
 
 /// An empty directory, the lowest of all, as SPFS has it: an overlay of one layer is none.
 const LOWEST: &str = "lowest";
+
+/// Another one, where there is no layer at all.
+const SECOND: &str = "lowest-2";
 
 /// The mode of the root of every render.
 const ROOT_MODE: u32 = 0o777;
@@ -41,7 +45,7 @@ const MOST: usize = 500;
 /// Writes down in the runtime's `directory` that `renders`, bottom first, are to be shown without
 /// what is `hidden`.
 pub(crate) fn lay_out(directory: &Path, renders: &[PathBuf], hidden: &Hidden) -> io::Result<()> {
-    let (masks, lowest) = (directory.join(MASKS), directory.join(LOWEST));
+    let [masks, lowest, second] = [MASKS, LOWEST, SECOND].map(|name| directory.join(name));
     let mut layers: Vec<&Path> = renders.iter().rev().map(PathBuf::as_path).collect();
     if !hidden.is_empty() {
         mask(&masks, hidden)?;
@@ -49,6 +53,10 @@ pub(crate) fn lay_out(directory: &Path, renders: &[PathBuf], hidden: &Hidden) ->
     }
     make_dir(&lowest, ROOT_MODE)?;
     layers.push(&lowest);
+    if layers.len() == 1 {
+        make_dir(&second, ROOT_MODE)?;
+        layers.push(&second);
+    }
     let mut list = Vec::new();
     for layer in layers {
         list.extend_from_slice(layer.as_os_str().as_bytes());
@@ -109,7 +117,7 @@ pub(crate) fn mount(at: &Path, directory: &Path) -> Result<()> {
         }
         overlay(at, &layers, namespace::is_of_users())
     });
-    mounted.map_err(|error| RuntimeError::Overlay {
+    mounted.map_err(|error| RuntimeError::Renders {
         path: at.to_owned(),
         reason: error.to_string(),
     })
@@ -119,15 +127,8 @@ pub(crate) fn mount(at: &Path, directory: &Path) -> Result<()> {
 fn overlay(at: &Path, layers: &[&OsStr], of_users: bool) -> io::Result<()> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "farseek-renders")?;
-    for layer in layers {
-        fsconfig_set_string(&context, "lowerdir+", *layer).map_err(|errno| match errno {
-            Errno::INVAL => io::Error::other(
-                "the kernel does not take directories one by one (Linux 6.8 does): run it without \
-                 --backend renders",
-            ),
-            errno => errno.into(),
-        })?;
-    }
+    // Open until the kernel has them.
+    let _opened = add(&context, layers)?;
     let settings: &[_] = match of_users {
         true => &[("index", "off")],
         false => &[
@@ -149,6 +150,32 @@ fn overlay(at: &Path, layers: &[&OsStr], of_users: bool) -> io::Result<()> {
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(&mount, "", CWD, at, empty)?)
+}
+
+/// Says which directories there are, by names that lead to what is returned: the kernel takes no
+/// more than 255 bytes in a call.
+fn add(context: &OwnedFd, layers: &[&OsStr]) -> io::Result<Vec<OwnedFd>> {
+    let mut opened = Vec::new();
+    for layer in layers {
+        let layer = open(layer)?;
+        let name = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        fsconfig_set_string(context, "lowerdir+", name.as_str()).map_err(|errno| match errno {
+            Errno::INVAL => io::Error::other(
+                "the kernel does not take directories one by one (Linux 6.8 does): run it without \
+                 --backend renders",
+            ),
+            errno => errno.into(),
+        })?;
+        opened.push(layer);
+    }
+    Ok(opened)
+}
+
+/// Opens a directory, not for reading it. It must be no link.
+fn open(layer: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(CWD, layer, flags, rustix::fs::Mode::empty());
+    opened.map_err(|errno| io::Error::other(format!("{}: {errno}", Path::new(layer).display())))
 }
 
 #[cfg(test)]
@@ -191,6 +218,10 @@ mod tests {
         lay_out(place.path(), &[], &Hidden::default()).unwrap();
         assert!(!place.path().join(MASKS).exists());
         let list = fs::read(place.path().join(LIST)).unwrap();
-        assert!(list.ends_with(b"/lowest\0"));
+        let lowest = place.path().join(LOWEST);
+        // One directory alone is none to the kernel.
+        let expected = format!("{0}\0{0}-2\0", lowest.display());
+        assert_eq!(String::from_utf8(list).unwrap(), expected);
+        assert!(place.path().join(SECOND).is_dir());
     }
 }

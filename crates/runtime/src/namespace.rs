@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use farseek_vfs::fuse::{is_admin, is_in_first_users};
@@ -87,15 +88,28 @@ pub(crate) fn join_users(pid: u32) -> Result<()> {
     if same(pid, "user") {
         return Ok(());
     }
-    join(pid, "user", CloneFlags::CLONE_NEWUSER)
+    let join = || -> io::Result<()> {
+        let file = fs::File::open(format!("/proc/{pid}/ns/user"))?;
+        Ok(setns(file, CloneFlags::CLONE_NEWUSER)?)
+    };
+    join().map_err(not_entered)
 }
 
-/// Puts this process into the namespace of mounts of the process `pid`.
+/// Puts this process into the namespace of mounts `mounts`, in which the process `pid` is.
 ///
 /// # Errors
-/// That process is gone, or is somebody else's.
-pub(crate) fn join_mounts(pid: u32) -> Result<()> {
-    join(pid, "mnt", CloneFlags::CLONE_NEWNS)
+/// That process is gone, also where another has its number by now, or is somebody else's.
+pub(crate) fn join_mounts(pid: u32, mounts: &str) -> Result<()> {
+    let join = || -> io::Result<()> {
+        let file = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+        // What is open is looked at: it stays what it is.
+        let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        match name == Path::new(mounts) {
+            true => Ok(setns(file, CloneFlags::CLONE_NEWNS)?),
+            false => Err(io::Error::other("the process that was in them has ended")),
+        }
+    };
+    join().map_err(not_entered)
 }
 
 fn same(pid: u32, kind: &str) -> bool {
@@ -103,13 +117,11 @@ fn same(pid: u32, kind: &str) -> bool {
     matches!((link("self"), link(&pid.to_string())), (Ok(ours), Ok(theirs)) if ours == theirs)
 }
 
-fn join(pid: u32, kind: &str, flag: CloneFlags) -> Result<()> {
-    let failed = |source| RuntimeError::Namespace {
+fn not_entered(source: io::Error) -> RuntimeError {
+    RuntimeError::Namespace {
         action: "enter the namespaces of the runtime",
         source,
-    };
-    let file = fs::File::open(format!("/proc/{pid}/ns/{kind}")).map_err(failed)?;
-    setns(file, flag).map_err(|errno| failed(errno.into()))
+    }
 }
 
 /// Puts this process into a new namespace of mounts. What is mounted inside is not seen outside;
@@ -137,5 +149,6 @@ mod tests {
         assert!(name.starts_with("mnt:[") && name.ends_with(']'), "{name}");
         assert_eq!(mounts_of(&std::process::id().to_string()).unwrap(), name);
         assert!(mounts_of("0").is_err());
+        assert!(join_mounts(std::process::id(), "mnt:[0]").is_err());
     }
 }

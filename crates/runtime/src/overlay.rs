@@ -28,6 +28,9 @@ use crate::upper;
 /// The directory of a runtime in which the memory of an editable one is mounted.
 const MEMORY: &str = "fs";
 
+/// How directories beside the upper one begin that are in use for a moment only.
+const UNDONE: &str = "undone-";
+
 /// Where the changes of a runtime go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upper {
@@ -80,7 +83,7 @@ pub(crate) struct Edits {
     /// Where live layers are shown: on whatever is mounted.
     live: Vec<BindDest>,
     frozen: bool,
-    /// How often all changes have been undone.
+    /// How many directories have had a name of [`UNDONE`].
     resets: u32,
 }
 
@@ -148,12 +151,10 @@ impl Edits {
                 .iter()
                 .try_for_each(|path| upper::undo(&dirs.upper, path)),
         };
-        // Whether it was undone or not, it is to be there.
-        mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
-        if self.frozen {
-            remount(at, MsFlags::MS_RDONLY)?;
-        }
-        undone.and(live::put(at, lifted))
+        // Whether it was undone or not, it is to be there, and what is live in any case.
+        let mounted = self.mount_anew(at, &dirs);
+        let put = live::put(at, lifted);
+        mounted.and(undone).and(put)
     }
 
     /// Moves what is mounted at `next` to `at`, in the place of what is there, and lets it be
@@ -174,26 +175,49 @@ impl Edits {
         detach(at)?;
         let moved = mount(Some(next), at, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
         moved.map_err(|errno| errno.desc().to_owned())?;
-        if let Some(dirs) = dirs {
+        let covered = dirs.map_or(Ok(()), |dirs| {
             let undone = self.undo_all(&dirs).map_err(|error| error.to_string());
-            mount_overlay(at, &dirs).map_err(|error| error.to_string())?;
-            if self.frozen {
-                remount(at, MsFlags::MS_RDONLY)?;
-            }
-            undone?;
+            self.mount_anew(at, &dirs).and(undone)
+        });
+        // The environment is the next one by now: whatever failed, what is live is to be there.
+        let put = live::put(at, lifted);
+        covered.and(put)
+    }
+
+    /// Mounts the overlay over what is at `at`, to be written to as it could be.
+    fn mount_anew(&self, at: &Path, dirs: &UpperDirs) -> Result<(), String> {
+        mount_overlay(at, dirs).map_err(|error| error.to_string())?;
+        match self.frozen {
+            true => remount(at, MsFlags::MS_RDONLY),
+            false => Ok(()),
         }
-        live::put(at, lifted)
     }
 
     /// Puts the changes aside, so that what is open is not disturbed, and removes them.
     fn undo_all(&mut self, dirs: &UpperDirs) -> io::Result<()> {
-        self.resets += 1;
-        let aside = dirs.work.with_file_name(format!("undone-{}", self.resets));
         let mode = fs::metadata(&dirs.upper)?.permissions();
+        let next = self.spare(dirs);
+        fs::create_dir(&next)?;
+        fs::set_permissions(&next, mode)?;
+        let aside = self.spare(dirs);
         fs::rename(&dirs.upper, &aside)?;
-        fs::create_dir(&dirs.upper)?;
-        fs::set_permissions(&dirs.upper, mode)?;
+        if let Err(error) = fs::rename(&next, &dirs.upper) {
+            fs::rename(&aside, &dirs.upper)?;
+            return Err(error);
+        }
         upper::remove(&aside)
+    }
+
+    /// A path beside the upper directory at which nothing is.
+    fn spare(&mut self, dirs: &UpperDirs) -> PathBuf {
+        loop {
+            self.resets += 1;
+            let name = format!("{UNDONE}{}", self.resets);
+            let path = dirs.work.with_file_name(name);
+            if path.symlink_metadata().is_err() {
+                return path;
+            }
+        }
     }
 }
 
@@ -226,6 +250,7 @@ pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Resul
         let (dirs, kept) = open_dirs(upper, directory)?;
         if let Some(kept) = &kept {
             keep(&kept.path(), namespace::is_of_users())?;
+            remove_undone(&kept.path())?;
         }
         make_dirs(at, &dirs)?;
         mount_overlay(at, &dirs)
@@ -268,6 +293,20 @@ fn keep(place: &Path, of_users: bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(place.join(MARKS), ours),
         Err(error) => Err(error),
     }
+}
+
+/// Removes what a runtime has left in `place` that was killed while it undid changes. One that
+/// cannot be removed is in nobody's way.
+fn remove_undone(place: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(place)? {
+        let entry = entry?;
+        if entry.file_name().as_bytes().starts_with(UNDONE.as_bytes())
+            && let Err(error) = upper::remove(&entry.path())
+        {
+            tracing::warn!(name = ?entry.file_name(), %error, "left behind");
+        }
+    }
+    Ok(())
 }
 
 fn mount_memory(at: &Path, size: Option<&str>) -> io::Result<()> {
@@ -336,6 +375,21 @@ mod tests {
         keep(place.path(), true).unwrap();
         let said = keep(place.path(), false).unwrap_err().to_string();
         assert!(said.contains("not root"), "{said}");
+    }
+
+    #[test]
+    fn undone_changes_go_whatever_was_left_beside_them() {
+        let place = tempfile::tempdir().unwrap();
+        let dirs = UpperDirs::of(&Upper::Kept(place.path().into()), Path::new("/r"));
+        fs::create_dir_all(dirs.upper.join("changed")).unwrap();
+        fs::create_dir_all(place.path().join("undone-1/closed")).unwrap();
+        fs::create_dir(&dirs.work).unwrap();
+        Edits::new(None, Vec::new()).undo_all(&dirs).unwrap();
+        assert_eq!(fs::read_dir(&dirs.upper).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
+        remove_undone(place.path()).unwrap();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+        assert!(dirs.upper.is_dir() && dirs.work.is_dir());
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod front;
 mod host;
 
 pub use control::{Request, ask};
+pub(crate) use directory::is_of_runtime;
 pub use front::{Entrance, Front, Started, join};
 pub use host::{Host, HostRequest, Hosted, STARTUP_FILE};
 pub use renders::RenderBackend;

@@ -168,7 +168,28 @@ pub fn csh_startup_file(
     scripts: &[PathBuf],
     preserved: &[(String, String)],
 ) -> String {
-    let mut lines = match home {
+    let set = preserved.iter().filter(|(name, _)| is_name(name));
+    let (mut lines, mut after) = (Vec::new(), Vec::new());
+    // What is special in quotes is known before the user's file, which may change it.
+    for (number, (name, value)) in set.enumerate() {
+        lines.push(format!("set farseek_{number} = {}", csh_quoted(value)));
+        after.push(format!("setenv {name} $farseek_{number}:q"));
+        after.push(format!("unset farseek_{number}"));
+    }
+    for (number, script) in scripts.iter().enumerate() {
+        let path = csh_quoted(&script.to_string_lossy());
+        lines.push(format!("set farseek_script_{number} = {path}"));
+        after.push(format!("source $farseek_script_{number}:q"));
+        after.push(format!("unset farseek_script_{number}"));
+    }
+    lines.extend(users_csh_file(home));
+    lines.extend(after);
+    lines.join("\n") + "\n"
+}
+
+/// What reads the user's own startup file, in the home that is really at `home`.
+fn users_csh_file(home: Option<&str>) -> Vec<String> {
+    match home {
         Some(home) => vec![
             format!("setenv HOME {}", csh_quoted(home)),
             "set home = $HOME:q".to_owned(),
@@ -179,11 +200,7 @@ pub fn csh_startup_file(
             "endif".to_owned(),
         ],
         None => vec!["unsetenv HOME".to_owned(), "unset home".to_owned()],
-    };
-    let set = preserved.iter().filter(|(name, _)| is_name(name));
-    lines.extend(set.map(|(name, value)| format!("setenv {name} {}", csh_quoted(value))));
-    lines.extend(scripts.iter().map(|script| source(script)));
-    lines.join("\n") + "\n"
+    }
 }
 
 fn source(script: &Path) -> String {
@@ -341,7 +358,9 @@ mod tests {
         let (home, ours) = (place.path().join("it's home!"), place.path().join("ours"));
         fs::create_dir_all(&home).unwrap();
         fs::create_dir_all(&ours).unwrap();
-        fs::write(home.join(".cshrc"), "setenv KEPT lost; setenv RC $home:q\n").unwrap();
+        let theirs = "setenv KEPT lost; setenv RC $home:q\n\
+                      set backslash_quote; set histchars = '@^'\n";
+        fs::write(home.join(".cshrc"), theirs).unwrap();
         let script = home.join("a.csh");
         fs::write(&script, "setenv SEEN $KEPT:q; alias say printf %s:\n").unwrap();
         let words = interactive_csh(&find_program("tcsh").unwrap(), &ours);

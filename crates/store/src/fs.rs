@@ -360,13 +360,7 @@ impl Repository for FsRepository {
         // Payloads first: a blob object promises that its payload is there. Of objects only those
         // that wait already: the payload of one that comes meanwhile may have come too late.
         let (payloads, objects) = (Arc::clone(&self.payloads), Arc::clone(&self.objects));
-        let lost = run(move || {
-            objects.publish_after(|| {
-                payloads.publish()?;
-                Ok(payloads.lost())
-            })?;
-            Ok([payloads.take_lost(), objects.take_lost()].concat())
-        });
+        let lost = run(move || objects.publish_after(|| payloads.publish()));
         let digests = lost.await?;
         if digests.is_empty() {
             return Ok(());

@@ -22,6 +22,7 @@ use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::patience::{PATIENCE, ask};
 use crate::private;
+use crate::run::is_of_runtime;
 use crate::upper::open_up;
 
 /// How long somebody may have a directory who only asks whose it is, and how often we look again.
@@ -90,9 +91,9 @@ pub(super) fn is_claimed(root: &Path, name: &str) -> bool {
     is_name(name) && Claim::is_taken(&root.join(name))
 }
 
-/// Takes away the directories in `root` that nobody claims and whose names are not among `known`:
-/// those of hosts that were killed before they had written a record, or when they had removed it.
-/// Returns their names, and what could not be taken away.
+/// Takes away the directories of runtimes in `root` that nobody claims and whose names are not among
+/// `known`: those of hosts that were killed before they had written a record, or when they had
+/// removed it. Returns their names, and what could not be taken away.
 pub(super) fn take_unknown(
     root: &Path,
     known: &BTreeSet<String>,
@@ -101,7 +102,8 @@ pub(super) fn take_unknown(
     let entries = private::check(root).and_then(|()| fs::read_dir(root));
     let names = entries.into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in names.filter(|name| !known.contains(name)) {
+    let names = names.filter(|name| !known.contains(name));
+    for name in names.filter(|name| is_of_runtime(&root.join(name))) {
         match remove_directory(&root.join(&name)) {
             Ok(true) => taken.push(name),
             Ok(false) => {}
@@ -109,6 +111,17 @@ pub(super) fn take_unknown(
         }
     }
     (taken, failed)
+}
+
+/// Takes away the directory of the runtime `name` in `root`, which has no record, unless somebody
+/// claims it.
+pub(super) fn take_unrecorded(root: &Path, name: &str) -> Result<()> {
+    let path = root.join(name);
+    let is_its_own = is_name(name) && private::check(root).is_ok() && is_of_runtime(&path);
+    match is_its_own {
+        true => remove_directory(&path).map(drop),
+        false => Ok(()),
+    }
 }
 
 /// The directory of a runtime, where it is one that can be its alone.

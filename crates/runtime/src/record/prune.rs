@@ -77,6 +77,32 @@ impl Runtimes {
         Ok(pruned)
     }
 
+    /// Takes away what the runtime `name` has left, with its record, where its processes have ended
+    /// for certain, as [`prune`](Self::prune) does.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(crate) async fn prune_named(
+        &self,
+        here: &Host,
+        options: &PruneOptions,
+        name: &str,
+    ) -> Result<()> {
+        let mut found = match self.find(name).await {
+            Err(RuntimeError::UnknownRuntime { .. }) => {
+                let Some(root) = options.root.clone() else {
+                    return Ok(());
+                };
+                let name = name.to_owned();
+                return blocking(move || leftovers::take_unrecorded(&root, &name)).await;
+            }
+            found => found?,
+        };
+        let record = std::mem::replace(&mut found.record, Err(taken(name)));
+        let pruned = self.prune_one(here, options, &found, record).await;
+        pruned.map(drop)
+    }
+
     /// `None` where it went.
     async fn prune_one(
         &self,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
-use farseek_object::EnvSpec;
+use farseek_object::{Digest, EnvSpec};
 use farseek_reader::Reader;
 use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment};
 use farseek_vfs::Vfs;
@@ -58,7 +58,8 @@ pub(super) struct Another {
 /// An environment that can be mounted.
 pub(super) struct Prepared {
     vfs: Arc<Vfs>,
-    /// The record of what is shown until then.
+    /// The record where it cannot be shown: of what is shown until then. It keeps the new one, too,
+    /// for that may be shown in part.
     before: Option<RuntimeRecord>,
 }
 
@@ -78,7 +79,7 @@ impl Another {
         })
     }
 
-    /// Writes down what is shown next. Returns the record as it was.
+    /// Writes down what is shown next. Returns the record for where that cannot be shown.
     async fn keep(
         &self,
         spec: &EnvSpec,
@@ -87,18 +88,16 @@ impl Another {
         let Some(runtimes) = &self.runtimes else {
             return Ok(None);
         };
-        let before = runtimes.load(&self.name).await?;
+        let mut before = runtimes.load(&self.name).await?;
         let mut record = before.clone();
         let _hold = runtimes.repository().hold().await?;
         runtimes.keep(environment).await?;
         let status = &mut record.status;
         let stack: Vec<_> = environment.stack().iter().rev().copied().collect();
+        add(&mut before.status.flattened_layers, &stack);
         // Whoever has something of what was shown open may read on.
-        for digest in std::mem::replace(&mut status.stack, stack) {
-            if !status.flattened_layers.contains(&digest) {
-                status.flattened_layers.push(digest);
-            }
-        }
+        let shown = std::mem::replace(&mut status.stack, stack);
+        add(&mut status.flattened_layers, &shown);
         if let Some(origin) = &mut record.farseek {
             origin.reference = Some(spec.to_string());
         }
@@ -165,6 +164,15 @@ impl Another {
         let connected = served.map_err(|error| error.to_string())?;
         // Before the old one can end: the runtime ends with the last that is served.
         self.served.send(connected).map_err(|_| gone())
+    }
+}
+
+/// Adds those of `more` that are not in `all`.
+fn add(all: &mut Vec<Digest>, more: &[Digest]) {
+    for digest in more {
+        if !all.contains(digest) {
+            all.push(*digest);
+        }
     }
 }
 

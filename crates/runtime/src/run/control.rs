@@ -28,7 +28,7 @@ use crate::namespace;
 use crate::overlay::{Edits, Upper};
 
 /// The socket's name in the directory of the runtime.
-const SOCKET: &str = "control";
+pub(super) const SOCKET: &str = "control";
 
 /// How long one who asks may take to say what. They say it at once.
 const TO_ASK: Duration = Duration::from_secs(5);
@@ -221,7 +221,7 @@ impl State {
         }
         let prepared = self.another.prepare(spec).map_err(|error| told(&error))?;
         let (at, directory) = (&self.runtime.at, &self.runtime.directory);
-        let enter = || enter(peer);
+        let enter = || enter(peer, &self.runtime.mounts);
         self.another
             .show(prepared, at, directory, &mut self.edits, enter)
     }
@@ -238,11 +238,12 @@ fn told(error: &RuntimeError) -> String {
     words
 }
 
-/// Puts this thread, which ends afterwards, into the namespace of mounts of the process `peer`.
-fn enter(peer: u32) -> Result<(), String> {
+/// Puts this thread, which ends afterwards, into the namespace of mounts `mounts`, in which the
+/// process `peer` was when it asked.
+fn enter(peer: u32, mounts: &str) -> Result<(), String> {
     // Threads share their root and working directory otherwise, and would all have to go along.
     unshare(CloneFlags::CLONE_FS).map_err(|errno| errno.desc().to_owned())?;
-    namespace::join_mounts(peer).map_err(|error| error.to_string())
+    namespace::join_mounts(peer, mounts).map_err(|error| error.to_string())
 }
 
 /// In a thread that ends afterwards: it is in the runtime's namespace of mounts then.
@@ -252,7 +253,7 @@ fn enter_and_do(
     edits: &mut Edits,
     request: &Request,
 ) -> Result<(), String> {
-    enter(peer)?;
+    enter(peer, &runtime.mounts)?;
     let (at, directory) = (&runtime.at, &runtime.directory);
     match request {
         Request::Edit { size } => {

@@ -2,15 +2,19 @@
 //! its startup file. It is the user's alone; seen from outside it holds that file, and what an overlay
 //! of renders needs, where there is one.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use super::control::SOCKET;
+use super::host::STARTUP_FILE;
 use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
+use crate::layers;
 use crate::private;
 use crate::record::remove_tree;
+use crate::startup::CSH_STARTUP_FILE;
 
 /// A runtime's directory, claimed by this process, and removed when this goes.
 #[derive(Debug)]
@@ -50,6 +54,16 @@ impl RuntimeDirectory {
     }
 }
 
+/// Whether `path` may be the directory of a runtime: it is empty, or something of one is in it.
+/// Others may have put theirs beside it.
+pub(crate) fn is_of_runtime(path: &Path) -> bool {
+    let names = [SOCKET, STARTUP_FILE, CSH_STARTUP_FILE, layers::LIST];
+    let is_there = |name: &str| path.join(name).symlink_metadata().is_ok();
+    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    is_directory && (names.into_iter().any(is_there) || is_empty())
+}
+
 impl Drop for RuntimeDirectory {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
@@ -69,7 +83,6 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
@@ -89,6 +102,23 @@ mod tests {
         drop(directory);
         assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
         remove(&base.join("name")).unwrap();
+    }
+
+    #[test]
+    fn what_is_of_no_runtime_is_told_from_what_is() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().join(name);
+        for name in ["empty", "left", "theirs"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::write(at("left").join(SOCKET), "").unwrap();
+        fs::write(at("theirs").join("file"), "").unwrap();
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("left"), at("link")).unwrap();
+        assert!(is_of_runtime(&at("empty")) && is_of_runtime(&at("left")));
+        for name in ["theirs", "file", "link", "none"] {
+            assert!(!is_of_runtime(&at(name)), "{name}");
+        }
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub fn join(mounts: &str) -> Result<()> {
     };
     let here = std::env::current_dir();
     namespace::join_users(member)?;
-    namespace::join_mounts(member)?;
+    namespace::join_mounts(member, mounts)?;
     // Where we were is where we are, if that is to be seen in there.
     if let Ok(here) = here {
         std::env::set_current_dir(here).ok();

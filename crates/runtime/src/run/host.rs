@@ -37,7 +37,7 @@ use crate::live::{self, LiveBind, LiveLayer};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
 use crate::overlay::{Upper, UpperDirs};
-use crate::record::{self, Kind, ProcessId, Reference, RuntimeRecord, Runtimes};
+use crate::record::{self, Kind, ProcessId, PruneOptions, Reference, RuntimeRecord, Runtimes};
 use crate::startup::CSH_STARTUP_FILE;
 
 /// The startup file of an interactive shell, in the runtime's directory.
@@ -145,6 +145,7 @@ impl Host {
         let upper = request.upper.take();
         request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
         let lock = lock(request.upper.as_ref()).await?;
+        clear(&request, &record.name).await;
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         self.describe(&mut record, &request, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
@@ -326,6 +327,31 @@ async fn keep(
             );
             Ok(None)
         }
+    }
+}
+
+/// Takes away what a runtime of this name has left whose processes were killed. What is in the way
+/// of that is in the way of a new one, which then says so.
+async fn clear(request: &HostRequest, name: &str) {
+    let left = request.directories.join(name).symlink_metadata().is_ok();
+    let (Some(runtimes), true) = (&request.runtimes, left) else {
+        return;
+    };
+    let options = PruneOptions {
+        user: Some(request.user.clone()),
+        root: Some(request.directories.clone()),
+        ..PruneOptions::default()
+    };
+    let cleared = match record::Host::current() {
+        Ok(here) => runtimes.prune_named(&here, &options, name).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = cleared {
+        let why = &error as &dyn std::error::Error;
+        tracing::warn!(
+            why,
+            "what a runtime of this name has left cannot be removed"
+        );
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn lay_out(
 
 /// Renders that no record keeps would be cleaned while they are read.
 pub(super) fn unkept(at: &Path) -> RuntimeError {
-    RuntimeError::Overlay {
+    RuntimeError::Renders {
         path: at.to_owned(),
         reason: "renders are kept by a record in the local repository, which cannot be written"
             .into(),

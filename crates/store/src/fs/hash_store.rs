@@ -177,23 +177,27 @@ impl HashStore {
     /// Makes every deferred write durable, then visible, then its name durable.
     ///
     /// What could not be done stays for the next call, or is removed with the store. What has lost
-    /// its file, by somebody else, is given up: see [`take_lost`](Self::take_lost).
-    pub(super) fn publish(&self) -> Result<()> {
+    /// its file, by somebody else, is given up, and returned once.
+    pub(super) fn publish(&self) -> Result<Vec<Digest>> {
         self.publish_after(|| Ok(Vec::new()))
     }
 
     /// Does so once `before` is done, and only with what waited before that; what `before` returns is
-    /// given up.
-    pub(super) fn publish_after(&self, before: impl FnOnce() -> Result<Vec<Digest>>) -> Result<()> {
+    /// given up as well.
+    pub(super) fn publish_after(
+        &self,
+        before: impl FnOnce() -> Result<Vec<Digest>>,
+    ) -> Result<Vec<Digest>> {
         let _one_at_a_time = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut batch = self.stage().take();
         let result = before().and_then(|given_up| {
-            batch.forget(&given_up);
+            batch.lose(&given_up);
             self.stage().forget(&given_up);
-            self.publish_batch(&mut batch)
+            self.publish_batch(&mut batch)?;
+            Ok(batch.take_lost())
         });
         if !batch.is_empty() {
             self.stage().put_back(batch);
@@ -218,16 +222,6 @@ impl HashStore {
         durable::sync_each(&batch.unsynced(), &self.root)?;
         batch.mark_synced();
         Ok(())
-    }
-
-    /// What had waited to be published when its file was removed by somebody else.
-    pub(super) fn lost(&self) -> Vec<Digest> {
-        self.stage().lost().to_vec()
-    }
-
-    /// The same, after which nobody is told of them again.
-    pub(super) fn take_lost(&self) -> Vec<Digest> {
-        self.stage().take_lost()
     }
 
     /// Removes the file of `digest`, if it is there.

@@ -244,13 +244,15 @@ pub(super) async fn put(
         });
         if is_last {
             let (hashing, writer) = future::try_join(hashed, written).await?;
+            flush.settle(writer.temp.path()).await?;
             let (digest, size) = (hashing.finish(), writer.size);
             run(move || writer.finish(&store, &digest, options)).await?;
             return Ok((digest, size));
         }
         let stored = future::try_join(hashed, written);
         ((hashing, writer), batch) = both(stored, next_batch(&mut body)).await?;
-        flush.written(&writer.file, writer.temp.path(), writer.size)?;
+        let path = writer.temp.path();
+        flush.written(&writer.file, path, writer.size).await?;
     }
 }
 
@@ -300,9 +302,10 @@ fn is_there(store: &HashStore, digest: &Digest, size: u64, deferred: bool) -> Re
 }
 
 /// SPFS makes a payload readable to all and keeps the rest of its file's mode, so that it can be
-/// hard-linked into renders.
+/// hard-linked into renders. We leave out set-user-ID and the like: whoever may push would otherwise
+/// get a program of the user who pulls onto that one's disk.
 fn stored_mode(mode: Option<u32>) -> u32 {
-    mode.map_or(SHARED_FILE, |mode| (mode & 0o7777) | 0o444)
+    mode.map_or(SHARED_FILE, |mode| (mode & 0o777) | 0o444)
 }
 
 #[cfg(test)]
@@ -313,6 +316,6 @@ mod tests {
     fn modes_are_readable_to_all() {
         assert_eq!(stored_mode(None), 0o666);
         assert_eq!(stored_mode(Some(0o100_600)), 0o644);
-        assert_eq!(stored_mode(Some(0o104_755)), 0o4755);
+        assert_eq!(stored_mode(Some(0o104_755)), 0o755);
     }
 }

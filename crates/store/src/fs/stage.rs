@@ -58,8 +58,7 @@ impl Stage {
         let is_there = |temp: &Temp| fs::symlink_metadata(temp.path()).is_ok();
         let lost = self.files.extract_if(.., |(_, temp)| !is_there(temp));
         let lost: Vec<Digest> = lost.map(|(digest, _)| digest).collect();
-        self.forget(&lost);
-        self.lost.extend(&lost);
+        self.lose(&lost);
         !lost.is_empty()
     }
 
@@ -72,14 +71,15 @@ impl Stage {
         self.files.retain(|(digest, _)| digests.contains(digest));
     }
 
+    /// Gives up `digests`, which are lost.
+    pub(super) fn lose(&mut self, digests: &[Digest]) {
+        self.forget(digests);
+        self.lost.extend(digests);
+    }
+
     /// What was lost. Each is told once.
     pub(super) fn take_lost(&mut self) -> Vec<Digest> {
         mem::take(&mut self.lost)
-    }
-
-    /// As [`take_lost`](Self::take_lost), and it will be told again.
-    pub(super) fn lost(&self) -> &[Digest] {
-        &self.lost
     }
 
     /// The paths of the files that wait.

@@ -32,12 +32,19 @@ struct Stored {
     life: Option<u64>,
     /// What we have told it to call us.
     client: u64,
+    /// Whether something that was stored under an earlier name was refused, and nobody who publishes
+    /// was told so yet.
+    refused: bool,
 }
 
 impl Default for Stored {
     fn default() -> Self {
         let client = Uuid::new_v4().as_u64_pair().0;
-        Self { life: None, client }
+        Self {
+            life: None,
+            client,
+            refused: false,
+        }
     }
 }
 
@@ -57,12 +64,20 @@ impl Known {
         before.is_none_or(|before| before == life)
     }
 
-    /// Begins anew under another name, unless that has been done since `stored` was.
-    fn begin_anew(&self, stored: Stored) {
+    /// Begins anew under another name, unless that has been done since `stored` was. Where it was
+    /// something to `store` that was refused, whoever publishes next is told so: what is not lost
+    /// would be published as if it was all.
+    fn begin_anew(&self, stored: Stored, store: bool) {
         let mut now = self.stored.lock().expect("no holder panics");
         if now.client == stored.client {
             now.client = Stored::default().client;
+            now.refused = store;
         }
+    }
+
+    /// Whether something was refused that nobody was told of yet.
+    fn take_refused(&self) -> bool {
+        std::mem::take(&mut self.stored.lock().expect("no holder panics").refused)
     }
 }
 
@@ -93,7 +108,7 @@ impl GrpcRepository {
             let asked = asked.clone();
             async move { caller.bulk().put_small(asked).await }
         });
-        let answer = self.or_anew(stored, answer.await)?;
+        let answer = self.or_anew(stored, true, answer.await)?;
         match self.many().lives(answer.life) {
             true => Ok(()),
             false => Err(StoreError::Failed {
@@ -108,22 +123,28 @@ impl GrpcRepository {
     /// Publishes what was stored here, if anything was.
     pub(super) async fn publish_many(&self) -> Result<()> {
         let stored = self.many().stored();
-        let Stored { life, client } = stored;
+        let Stored { life, client, .. } = stored;
         let Some(life) = life else {
             return Ok(());
         };
+        if self.many().take_refused() {
+            return Err(StoreError::Failed {
+                location: self.calls().location().to_owned(),
+                reason: "some of what was sent was not taken: send it again".to_owned(),
+            });
+        }
         let answer = self.ask_many("publish what was stored", |caller| async move {
             let asked = wire::PublishSmallRequest { life, client };
             caller.bulk().publish_small(asked).await
         });
-        self.or_anew(stored, answer.await).map(drop)
+        self.or_anew(stored, false, answer.await).map(drop)
     }
 
     /// Where the server refuses, it may be for what it has lost of ours, and then refuses us for
     /// good: so that a lost answer cannot be taken for a good one. Who goes on does so as another.
-    fn or_anew<T>(&self, stored: Stored, answer: Result<T>) -> Result<T> {
+    fn or_anew<T>(&self, stored: Stored, store: bool, answer: Result<T>) -> Result<T> {
         if let Err(StoreError::Failed { .. }) = answer {
-            self.many().begin_anew(stored);
+            self.many().begin_anew(stored, store);
         }
         answer
     }

@@ -9,13 +9,14 @@
 //! leaves it. It stays for as long as its manifest is reachable.
 
 use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use farseek_object::{Digest, EnvItem, Manifest, MergeOptions, MergedTree, Object};
+use nix::unistd::geteuid;
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -77,6 +78,31 @@ impl RenderStore {
         })
     }
 
+    /// Sees to it that nobody else gets into the place: what is there is read as the manifests say,
+    /// and may hold programs that run as its owner.
+    fn close(&self) -> Result<()> {
+        let failed = || StoreError::io("create", &self.place);
+        let above = self.place.parent().expect("it is in the repository");
+        durable::make_dirs(above).map_err(StoreError::io("create", above))?;
+        match DirBuilder::new().mode(0o700).create(&self.place) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed()(error)),
+            _ => {}
+        }
+        let found = fs::symlink_metadata(&self.place).map_err(failed())?;
+        if !found.is_dir() || found.uid() != geteuid().as_raw() {
+            return Err(StoreError::Invalid {
+                what: "directory of renders",
+                text: self.place.display().to_string(),
+                reason: "it is another user's: remove it".into(),
+            });
+        }
+        if found.mode() & 0o077 != 0 {
+            let closed = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&self.place, closed).map_err(failed())?;
+        }
+        Ok(())
+    }
+
     /// Where the render of `manifest` is, once it is there.
     pub fn path(&self, manifest: &Digest) -> PathBuf {
         sharded(&self.place, manifest)
@@ -95,7 +121,9 @@ impl RenderStore {
         progress: Arc<dyn Progress>,
     ) -> Result<CopySummary> {
         let paths: Vec<_> = manifests.iter().map(|d| (*d, self.path(d))).collect();
+        let store = self.clone();
         let missing = run(move || {
+            store.close()?;
             let missing = paths.into_iter().filter(|(_, path)| !reuse(path));
             Ok(missing
                 .map(|(digest, _)| EnvItem::Digest(digest))
@@ -136,7 +164,9 @@ impl RenderStore {
             path: path.clone(),
             summary,
         };
-        if run(move || Ok(reuse(&there))).await? {
+        let store = self.clone();
+        let is_there = run(move || store.close().map(|()| reuse(&there)));
+        if is_there.await? {
             return Ok(rendered(None));
         }
         let _hold = self.repository.hold().await?;
@@ -239,7 +269,8 @@ fn unfold(manifest: Manifest) -> Result<(Digest, MergedTree)> {
 /// Whether the render at `path` is there, and was made young: a clean that has just judged it to be
 /// old looks once more, where it is out of everybody's reach.
 fn reuse(path: &Path) -> bool {
-    let is_there = || fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let is_ours = |found: fs::Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
+    let is_there = || fs::symlink_metadata(path).is_ok_and(is_ours);
     is_there() && {
         durable::refresh(path);
         is_there()

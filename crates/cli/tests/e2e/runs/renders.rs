@@ -72,6 +72,7 @@ fn make_layers(site: &Site) {
         crowd: 100,
         ..TreeOptions::default()
     };
+    fs::create_dir(base.join("generated")).unwrap();
     tree::generate(&base.join("generated"), &shape).unwrap();
     for name in [
         "a/a", "a/b", "b/c/d", "b/c/a", "c", "d/e f", "x/y/z/a", "x/w",

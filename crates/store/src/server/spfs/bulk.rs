@@ -37,6 +37,9 @@ pub(super) const MESSAGE_MAX: usize = 4 << 20;
 /// it.
 const ABANDONED: Duration = Duration::from_secs(60);
 
+/// Payloads, or objects, that are taken in one call: more of them are small beyond all use.
+const MOST_TOGETHER: usize = 8192;
+
 /// Clients that are remembered for what was lost of theirs.
 const LOSERS_MAX: usize = 4096;
 
@@ -96,11 +99,15 @@ impl<W> Sent<W> {
         }
     }
 
-    /// Of what `by` had sent, `digests` are lost.
+    /// Of what `by` had sent, `digests` are lost; and of what has been sent since, for that may have
+    /// been given up with them.
     fn lose(&mut self, by: &HashMap<u64, HashSet<Digest>>, digests: &[Digest]) {
         let lost = |sent: &HashSet<Digest>| digests.iter().any(|digest| sent.contains(digest));
-        let losers = by.iter().filter(|(_, sent)| lost(sent));
-        self.losers.extend(losers.map(|(client, _)| client));
+        let all = by.iter().chain(&self.by);
+        let losers = all
+            .filter(|(_, sent)| lost(sent))
+            .map(|(client, _)| *client);
+        self.losers.extend(losers.collect::<Vec<_>>());
         if self.losers.len() > LOSERS_MAX {
             // As if the server was started anew: all who have sent anything are told to do so again.
             let (by, writing) = (std::mem::take(&mut self.by), self.writing.take());
@@ -300,6 +307,11 @@ impl wire::bulk_service_server::BulkService for Bulk {
         let many = self.many()?;
         let sent = request.into_inner();
         let client = sent.client;
+        let most = sent.payloads.len().max(sent.objects.len());
+        if most > MOST_TOGETHER {
+            let words = format!("{most} things are sent together: send at most {MOST_TOGETHER}");
+            return Err(Status::invalid_argument(words));
+        }
         let (payloads, objects) = taken(sent).await?;
         let payloads_of = payloads
             .iter()
@@ -309,6 +321,7 @@ impl wire::bulk_service_server::BulkService for Bulk {
             .collect();
         self.waiting.check(client)?;
         let writing = self.waiting.holder.writing().await;
+        let writing = writing.map_err(|error| status(&error))?;
         // Also where whoever asks leaves before the end.
         self.look_after();
         // Before and after: whoever publishes in between takes with it what is noted.
@@ -369,7 +382,7 @@ mod tests {
         assert_eq!(by.len(), 3);
         sent.note(3, &[digest(11)]);
         sent.lose(&by, &[digest(11)]);
-        assert_eq!(sent.losers, HashSet::from([1, 2]));
+        assert_eq!(sent.losers, HashSet::from([1, 2, 3]));
         // What was sent since waits, as does what could not be published.
         sent.put_back(by);
         assert_eq!(sent.by[&3], HashSet::from([digest(11), digest(12)]));

@@ -17,6 +17,7 @@ use crate::grpc::generated as wire;
 use crate::grpc::generated::search_criteria::Criteria;
 use crate::payload::PutOptions;
 use crate::repository::Repository;
+use crate::upkeep::Upkeep;
 
 /// Objects that are read at once for one client.
 const READING: usize = 4;
@@ -51,6 +52,13 @@ impl Database {
         let digest = wanted(request.digest.as_ref())?;
         let time = convert::to_time(request.older_than.as_ref()).map_err(nonsense)?;
         let repository = &self.repository;
+        if repository.upkeep().is_some_and(Upkeep::is_exclusive) {
+            // A sweep has to be begun and ended there, which nobody tells us.
+            return Err(StoreError::Unsupported {
+                operation: "remove by age",
+                location: repository.location().to_owned(),
+            });
+        }
         repository
             .remove_object_if_older_than(&digest, time.into())
             .await

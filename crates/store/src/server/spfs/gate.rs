@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::access::{Access, Refusal, Want, Writer};
+use super::answer::status;
 use super::bulk;
 use super::held::{Call, Handing, Held, SLOWEST, Talk};
 use super::holder::Holder;
@@ -152,7 +153,10 @@ impl Gate {
         let calling = Arc::clone(&call);
         let request = request.map(|body| going_on(body, coming, calling));
         let writing = match writes {
-            true => Some(self.holder.writing().await),
+            true => match self.holder.writing().await {
+                Ok(writing) => Some(writing),
+                Err(error) => return status(&error).into_http(),
+            },
             false => None,
         };
         let response = match self.routes.clone().call(request).await {

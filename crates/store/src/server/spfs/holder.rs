@@ -18,7 +18,8 @@ use tokio::sync;
 use tokio::time::Instant;
 
 use super::answer::Shared;
-use crate::upkeep::Hold;
+use crate::error::Result;
+use crate::upkeep::{Hold, Upkeep};
 
 /// How long the repository is held after the last write, where nothing else is said: as long as a
 /// clean lets things be that are young.
@@ -102,7 +103,11 @@ impl Holder {
     }
 
     /// Somebody begins to write.
-    pub(super) async fn writing(self: &Arc<Self>) -> Writing {
+    ///
+    /// # Errors
+    /// The repository cannot be held, where nothing else protects what is written: see
+    /// [`Upkeep::is_exclusive`].
+    pub(super) async fn writing(self: &Arc<Self>) -> Result<Writing> {
         {
             let mut state = self.state();
             state.writing += 1;
@@ -114,26 +119,32 @@ impl Holder {
         if !self.is_covered() {
             let _turn = self.taking.lock().await;
             if !self.is_covered() {
-                self.take().await;
+                self.take().await?;
             }
         }
-        writing
+        Ok(writing)
     }
 
     fn is_covered(&self) -> bool {
         self.state().is_covered(Instant::now())
     }
 
-    async fn take(self: &Arc<Self>) {
+    async fn take(self: &Arc<Self>) -> Result<()> {
         let taken = Instant::now();
+        let upkeep = self.repository.upkeep();
         match self.repository.hold().await {
             Ok(hold) => self.state().holds.push((taken, hold)),
+            Err(error) if upkeep.is_some_and(Upkeep::is_exclusive) => return Err(error),
             // The age of what is written is its only protection then.
-            Err(error) => return tracing::info!(%error, "the repository is not held"),
+            Err(error) => {
+                tracing::info!(%error, "the repository is not held");
+                return Ok(());
+            }
         }
         if !std::mem::replace(&mut self.state().is_watched, true) {
             tokio::spawn(watch(Arc::downgrade(self), self.quiet.max(TICK_MIN)));
         }
+        Ok(())
     }
 
     /// Ends the holds that are over.

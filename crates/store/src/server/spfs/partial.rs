@@ -326,8 +326,11 @@ impl Partial {
     /// Adds bytes. Whoever hashes them meanwhile says so [afterwards](Self::hashed).
     pub(super) fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
         for piece in pieces {
-            let written = self.file.write_all(piece);
-            written.map_err(StoreError::io("write", &self.path))?;
+            if let Err(error) = self.file.write_all(piece) {
+                // A part of it may be there.
+                let _ = self.file.set_len(self.length);
+                return Err(StoreError::io("write", &self.path)(error));
+            }
             self.length += piece.len() as u64;
         }
         Ok(())
@@ -355,18 +358,21 @@ impl Partial {
         fs::remove_file(&self.path).map_err(StoreError::io("remove", &self.path))?;
         Ok(None)
     }
-}
 
-impl Drop for Partial {
-    /// What is written stays, and so does its hash where it is that of all, while there are not more
-    /// than there may be.
-    fn drop(&mut self) {
-        self.partials.going_on().remove(&self.digest);
-        // The file has our lock until the end of this: nobody has changed it since.
+    /// Throws away what is there: what the disk has of it is not known.
+    pub(super) fn throw_away(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Keeps the hash of what is there, where it is that of all, while there are not more than there
+    /// may be.
+    fn remember(&self) {
+        // The file has our lock: nobody has changed it since.
         let Ok(metadata) = self.file.metadata() else {
             return;
         };
-        if self.length == 0 || self.hashed != self.length || !self.path.exists() {
+        let is_all = self.hashed == self.length && metadata.len() == self.length;
+        if self.length == 0 || !is_all || !self.path.exists() {
             return;
         }
         let mut hashed = self.partials.hashed();
@@ -375,6 +381,16 @@ impl Drop for Partial {
         }
         let looks = Looks::of(&metadata);
         hashed.insert(self.digest, (looks, self.hasher.clone()));
+    }
+}
+
+impl Drop for Partial {
+    /// What is written stays, for who goes on with it.
+    fn drop(&mut self) {
+        self.partials.going_on().remove(&self.digest);
+        self.remember();
+        // Whoever sends it to the disk still has a descriptor of the file, and with it the lock.
+        let _ = self.file.unlock();
     }
 }
 
@@ -431,6 +447,22 @@ mod tests {
         write(&mut partial, b"three");
         let path = partial.complete().unwrap().unwrap();
         assert_eq!(fs::read(path).unwrap(), b"one two three");
+    }
+
+    #[test]
+    fn a_hash_counts_for_all_that_is_there() {
+        let (_directory, partials) = partials(4, 100);
+        let digest = Digest::of(b"one two");
+        let mut partial = begin(&partials, b"one two", 7).unwrap();
+        write(&mut partial, b"one ");
+        // As a write that fails midway may leave it.
+        let mut there = OpenOptions::new().append(true).open(&partial.path).unwrap();
+        there.write_all(b"xx").unwrap();
+        drop(partial);
+        let Begun::Open(partial) = partials.go_on(&digest, 7, 6).unwrap() else {
+            panic!("it goes on");
+        };
+        assert_eq!(partial.hasher().finish(), Digest::of(b"one xx"));
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Transfer {
         }
         let _writing = match want {
             Want::Read => None,
-            Want::Write | Want::Remove => Some(self.holder.writing().await),
+            Want::Write | Want::Remove => match self.holder.writing().await {
+                Ok(writing) => Some(writing),
+                Err(error) => return Ok(upload::failed(self, &error)),
+            },
         };
         match want {
             Want::Read => {

@@ -190,12 +190,19 @@ async fn add(mut partial: Partial, mut rest: Body) -> Result<Partial> {
         if let Some(broken) = batch.broken {
             return Err(broken);
         }
+        let (file, path) = partial.file();
+        let flushed = match next.is_some() {
+            true => flush.written(file, path, partial.length()).await,
+            false => flush.settle(path).await,
+        };
+        if let Err(error) = flushed {
+            partial.throw_away();
+            return Err(error);
+        }
         let Some(next) = next else {
             return Ok(partial);
         };
         batch = next;
-        let (file, path) = partial.file();
-        flush.written(file, path, partial.length())?;
     }
 }
 
@@ -309,7 +316,7 @@ fn refused(transfer: &Transfer, status: StatusCode, words: String) -> Response<A
 }
 
 /// The repository could not.
-fn failed(transfer: &Transfer, error: &StoreError) -> Response<AnswerBody> {
+pub(super) fn failed(transfer: &Transfer, error: &StoreError) -> Response<AnswerBody> {
     let status = match error {
         StoreError::Denied { .. } => StatusCode::FORBIDDEN,
         StoreError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
