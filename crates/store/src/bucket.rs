@@ -353,10 +353,7 @@ impl Repository for BucketRepository {
 
     /// Where none can be made for lack of rights, what is to be written will hardly be, either.
     async fn hold(&self) -> Result<Hold> {
-        if !self.exclusion.is_held() {
-            self.presence.forget();
-        }
-        match self.exclusion.hold().await {
+        match self.exclusion.hold(|| self.presence.forget()).await {
             Err(error @ StoreError::Denied { .. }) => {
                 tracing::info!("the repository is not held: {}", error.with_causes());
                 Ok(Hold::default())

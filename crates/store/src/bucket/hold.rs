@@ -111,15 +111,16 @@ impl Exclusion {
         }
     }
 
-    /// Holds the repository. Waits for a cleaner who is at it to stop.
-    pub(super) async fn hold(&self) -> Result<Hold> {
+    /// Holds the repository. Waits for a cleaner who is at it to stop. Where no hold counts that could
+    /// be shared, `begun` is run before anybody counts on the new one.
+    pub(super) async fn hold(&self, begun: impl FnOnce() + Send) -> Result<Hold> {
         let shared = {
             let held = self.held();
             held.0.upgrade().filter(|_| !held.1.is_lost())
         };
         let held = match shared {
             Some(held) => held,
-            None => self.new_hold().await?,
+            None => self.new_hold(begun).await?,
         };
         // The last of those who share it removes the key.
         Ok(Hold::released_by(async move {
@@ -129,7 +130,7 @@ impl Exclusion {
         }))
     }
 
-    async fn new_hold(&self) -> Result<Arc<Held>> {
+    async fn new_hold(&self, begun: impl FnOnce() + Send) -> Result<Arc<Held>> {
         let key = self.keys.at(HOLDS, &Uuid::new_v4().to_string());
         let began = Instant::now();
         self.end_sweep().await;
@@ -146,6 +147,7 @@ impl Exclusion {
             key,
             renewing: tokio::spawn(renewing),
         });
+        begun();
         *self.held() = (Arc::downgrade(&held), renewed);
         Ok(held)
     }
@@ -308,6 +310,17 @@ impl Renewed {
     fn is_lost(&self) -> bool {
         self.at().elapsed() > HOLD_TRUSTED
     }
+
+    /// The key was written again, before which it was `began`. Returns whether it still counts: what
+    /// was lost once stays so, for a clean may have come in between.
+    fn renew(&self, began: Instant) -> bool {
+        let mut at = self.at();
+        let counts = at.elapsed() <= HOLD_TRUSTED;
+        if counts {
+            *at = began;
+        }
+        counts
+    }
 }
 
 async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
@@ -315,7 +328,11 @@ async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
         sleep(HOLD_RENEWED).await;
         let began = Instant::now();
         match bucket.write(&key, Bytes::new()).await {
-            Ok(()) => *renewed.at() = began,
+            Ok(()) if renewed.renew(began) => {}
+            Ok(()) => {
+                tracing::info!("the hold was not renewed in time, and is lost");
+                return;
+            }
             Err(error) => tracing::info!("the hold is not renewed: {}", error.with_causes()),
         }
     }
