@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -80,8 +80,9 @@ struct Sweep {
     key: Path,
     /// Before the key was last written, nobody having been seen to write then.
     renewed: Option<Instant>,
-    /// Whether it was begun, and so will be ended; otherwise somebody just removes something.
-    is_begun: bool,
+    /// What writes the key anew where the sweep was begun, and so will be ended; otherwise somebody
+    /// just removes something.
+    renewing: Option<Renewing>,
     /// Why nothing more is removed, where that is so.
     stopped: Option<Stopped>,
     /// Whether a removal was given up of which nobody knows whether it is yet to happen.
@@ -108,6 +109,33 @@ impl From<Stopped> for StoreError {
             location,
             reason,
             source: None,
+        }
+    }
+}
+
+/// A task that ends with this.
+#[derive(Debug)]
+struct Renewing(AbortHandle);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Writes the key of a sweep anew also while nothing is removed.
+async fn keep(exclusion: Weak<Exclusion>) {
+    loop {
+        sleep(CLEAN_RENEWED).await;
+        let Some(exclusion) = exclusion.upgrade() else {
+            return;
+        };
+        let mut sweeps = exclusion.sweep.lock().await;
+        let Some(sweep) = sweeps.as_mut().filter(|sweep| sweep.stopped.is_none()) else {
+            return;
+        };
+        if let Err(error) = exclusion.keep_sweep(sweep).await {
+            tracing::info!("the sweep is not renewed: {}", error.with_causes());
         }
     }
 }
@@ -273,13 +301,16 @@ impl Exclusion {
     }
 
     /// Begins to remove, unless somebody writes.
-    pub(super) async fn begin_sweep(&self) -> Result<()> {
+    pub(super) async fn begin_sweep(self: &Arc<Self>) -> Result<()> {
         let mut sweeps = self.sweep.lock().await;
         if let Some(stopped) = sweeps.take_if(|sweep| sweep.stopped.is_some()) {
             self.remove_key(&stopped).await;
         }
         let sweep = sweeps.get_or_insert_with(|| self.new_sweep());
-        sweep.is_begun = true;
+        if sweep.renewing.is_none() {
+            let renewing = tokio::spawn(keep(Arc::downgrade(self)));
+            sweep.renewing = Some(Renewing(renewing.abort_handle()));
+        }
         self.renew_sweep(sweep).await
     }
 
@@ -287,7 +318,7 @@ impl Exclusion {
         Sweep {
             key: self.keys.at(CLEANS, &Uuid::new_v4().to_string()),
             renewed: None,
-            is_begun: false,
+            renewing: None,
             stopped: None,
             is_unsettled: Arc::default(),
         }
@@ -379,8 +410,9 @@ impl Exclusion {
     pub(super) async fn permit(&self) -> Result<Permit> {
         let mut sweeps = self.sweep.lock().await;
         // Who only removes something now and then begins anew, having read no tags.
-        let is_over =
-            |sweep: &mut Sweep| !sweep.is_begun && (sweep.stopped.is_some() || sweep.is_lost());
+        let is_over = |sweep: &mut Sweep| {
+            sweep.renewing.is_none() && (sweep.stopped.is_some() || sweep.is_lost())
+        };
         if let Some(over) = sweeps.take_if(is_over) {
             self.remove_key(&over).await;
         }
