@@ -105,11 +105,7 @@ struct Stopped {
 
 impl From<Stopped> for StoreError {
     fn from(Stopped { location, reason }: Stopped) -> Self {
-        Self::Unavailable {
-            location,
-            reason,
-            source: None,
-        }
+        Self::Failed { location, reason }
     }
 }
 
@@ -262,10 +258,9 @@ impl Exclusion {
                 return Ok(());
             };
             if began.elapsed() > CLEAN_COUNTS * 2 {
-                return Err(StoreError::Unavailable {
+                return Err(StoreError::Failed {
                     location: self.bucket.shown(cleaner),
                     reason: "the clean that has written this does not stop".to_owned(),
-                    source: None,
                 });
             }
             sleep(LOOKED).await;
@@ -283,10 +278,9 @@ impl Exclusion {
     /// When a key of ours was written, by the server's clock.
     async fn time_of(&self, key: &Path) -> Result<SystemTime> {
         let meta = self.bucket.look(key).await?;
-        let meta = meta.ok_or_else(|| StoreError::Unavailable {
+        let meta = meta.ok_or_else(|| StoreError::Failed {
             location: self.bucket.shown(key),
             reason: "somebody has removed it while it was needed".to_owned(),
-            source: None,
         })?;
         Ok(meta.last_modified.into())
     }
