@@ -50,6 +50,7 @@ use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, T
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::multipart::MultipartStore;
+use object_store::path::Path;
 
 pub use self::access::BucketEnvironment;
 pub(crate) use self::access::{BucketAddress, Kind};
@@ -180,21 +181,27 @@ impl BucketRepository {
         digest: &Digest,
         time: SystemTime,
     ) -> Result<bool> {
-        self.exclusion.permit().await?;
         let written = self.written(shelf, digest).await?;
         if written.is_none_or(|written| written >= time) {
             return Ok(false);
         }
         let key = self.keys.of(shelf, digest);
-        let removal = tokio::time::timeout(hold::REMOVAL_MAX, self.bucket.remove(&key));
-        let removed = removal.await.unwrap_or_else(|_| {
+        let permit = self.exclusion.permit().await?;
+        let removed = self.in_time(&key, self.bucket.remove(&key)).await;
+        permit.done_with(&removed);
+        removed.map(|()| true)
+    }
+
+    /// Removes `key`, which takes no longer than others wait for it.
+    async fn in_time(&self, key: &Path, removal: impl Future<Output = Result<()>>) -> Result<()> {
+        let removal = tokio::time::timeout(hold::REMOVAL_MAX, removal);
+        removal.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable {
-                location: self.bucket.shown(&key),
+                location: self.bucket.shown(key),
                 reason: "its removal takes too long".to_owned(),
                 source: None,
             })
-        });
-        removed.map(|()| true)
+        })
     }
 
     /// Changes a tag. Whoever does not hold the repository does so meanwhile: a sweep that is under
@@ -353,10 +360,7 @@ impl Repository for BucketRepository {
 
     /// Where none can be made for lack of rights, what is to be written will hardly be, either.
     async fn hold(&self) -> Result<Hold> {
-        if !self.exclusion.is_held() {
-            self.presence.forget();
-        }
-        match self.exclusion.hold().await {
+        match self.exclusion.hold(|| self.presence.forget()).await {
             Err(error @ StoreError::Denied { .. }) => {
                 tracing::info!("the repository is not held: {}", error.with_causes());
                 Ok(Hold::default())

@@ -6,18 +6,21 @@
 //! waits until that key is gone, which takes one of the cleaner's steps. Nobody who is killed is in the
 //! way for long: a key that is not written anew counts no more after a time, by the server's clock.
 //! Whoever was stopped so long that its own key may not count any more does not go on: a cleaner
-//! removes nothing, a writer puts no tag.
+//! removes nothing, a writer puts no tag. A cleaner's key stays until all removals have ended; where
+//! one was given up on its way it is not removed at all, and writers wait until it counts no more.
 //!
 //! This needs that a listing shows what was written before it, which S3, GCS and Azure promise, and
 //! Garage with its usual quorums.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -67,13 +70,101 @@ pub(super) struct Exclusion {
     held: Mutex<(Weak<Held>, Renewed)>,
     /// Our key as a cleaner. Held while it is written anew, so that all removals wait for that.
     sweep: tokio::sync::Mutex<Option<Sweep>>,
+    /// Read by each removal that is under way. Who waits for all of them has `sweep` as well, so that
+    /// none begins meanwhile.
+    removals: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]
 struct Sweep {
     key: Path,
-    /// Before it was last written.
-    renewed: Instant,
+    /// Before the key was last written, nobody having been seen to write then.
+    renewed: Option<Instant>,
+    /// What writes the key anew where the sweep was begun, and so will be ended; otherwise somebody
+    /// just removes something.
+    renewing: Option<Renewing>,
+    /// Why nothing more is removed, where that is so.
+    stopped: Option<Stopped>,
+    /// Whether a removal was given up of which nobody knows whether it is yet to happen.
+    is_unsettled: Arc<AtomicBool>,
+}
+
+impl Sweep {
+    /// Whether the key may not count any more.
+    fn is_lost(&self) -> bool {
+        self.renewed.is_some_and(|at| at.elapsed() > CLEAN_TRUSTED)
+    }
+}
+
+/// Why a sweep has stopped.
+#[derive(Debug, Clone)]
+struct Stopped {
+    location: String,
+    reason: String,
+}
+
+impl From<Stopped> for StoreError {
+    fn from(Stopped { location, reason }: Stopped) -> Self {
+        Self::Failed { location, reason }
+    }
+}
+
+/// A task that ends with this.
+#[derive(Debug)]
+struct Renewing(AbortHandle);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Writes the key of a sweep anew also while nothing is removed.
+async fn keep(exclusion: Weak<Exclusion>) {
+    loop {
+        sleep(CLEAN_RENEWED).await;
+        let Some(exclusion) = exclusion.upgrade() else {
+            return;
+        };
+        let mut sweeps = exclusion.sweep.lock().await;
+        let Some(sweep) = sweeps.as_mut().filter(|sweep| sweep.stopped.is_none()) else {
+            return;
+        };
+        if let Err(error) = exclusion.keep_sweep(sweep).await {
+            tracing::info!("the sweep is not renewed: {}", error.with_causes());
+        }
+    }
+}
+
+/// That something may be removed: the sweep does not end before this does.
+#[derive(Debug)]
+pub(super) struct Permit {
+    is_unsettled: Arc<AtomicBool>,
+    is_done: bool,
+    _removal: OwnedRwLockReadGuard<()>,
+}
+
+impl Permit {
+    /// The removal has ended: nothing of it is yet to happen.
+    pub(super) fn done(mut self) {
+        self.is_done = true;
+    }
+
+    /// The same, where the outcome says so: whoever got no answer knows nothing.
+    pub(super) fn done_with(self, outcome: &Result<()>) {
+        if let Ok(()) | Err(StoreError::Denied { .. }) = outcome {
+            self.done();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // Before others may go on.
+        if !self.is_done {
+            self.is_unsettled.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Exclusion {
@@ -83,6 +174,7 @@ impl Exclusion {
             keys,
             held: Mutex::new((Weak::new(), Renewed(Arc::new(Mutex::new(Instant::now()))))),
             sweep: tokio::sync::Mutex::default(),
+            removals: Arc::default(),
         }
     }
 
@@ -111,15 +203,16 @@ impl Exclusion {
         }
     }
 
-    /// Holds the repository. Waits for a cleaner who is at it to stop.
-    pub(super) async fn hold(&self) -> Result<Hold> {
+    /// Holds the repository. Waits for a cleaner who is at it to stop. Where no hold counts that could
+    /// be shared, `begun` is run before anybody counts on the new one.
+    pub(super) async fn hold(&self, begun: impl FnOnce() + Send) -> Result<Hold> {
         let shared = {
             let held = self.held();
             held.0.upgrade().filter(|_| !held.1.is_lost())
         };
         let held = match shared {
             Some(held) => held,
-            None => self.new_hold().await?,
+            None => self.new_hold(begun).await?,
         };
         // The last of those who share it removes the key.
         Ok(Hold::released_by(async move {
@@ -129,10 +222,10 @@ impl Exclusion {
         }))
     }
 
-    async fn new_hold(&self) -> Result<Arc<Held>> {
+    async fn new_hold(&self, begun: impl FnOnce() + Send) -> Result<Arc<Held>> {
         let key = self.keys.at(HOLDS, &Uuid::new_v4().to_string());
         let began = Instant::now();
-        self.end_sweep().await;
+        self.stop_sweep().await;
         self.bucket.write(&key, Bytes::new()).await?;
         if let Err(error) = self.wait_for_cleaners(&key).await {
             // It does not keep others from anything for long.
@@ -146,6 +239,7 @@ impl Exclusion {
             key,
             renewing: tokio::spawn(renewing),
         });
+        begun();
         *self.held() = (Arc::downgrade(&held), renewed);
         Ok(held)
     }
@@ -164,10 +258,9 @@ impl Exclusion {
                 return Ok(());
             };
             if began.elapsed() > CLEAN_COUNTS * 2 {
-                return Err(StoreError::Unavailable {
+                return Err(StoreError::Failed {
                     location: self.bucket.shown(cleaner),
                     reason: "the clean that has written this does not stop".to_owned(),
-                    source: None,
                 });
             }
             sleep(LOOKED).await;
@@ -185,10 +278,9 @@ impl Exclusion {
     /// When a key of ours was written, by the server's clock.
     async fn time_of(&self, key: &Path) -> Result<SystemTime> {
         let meta = self.bucket.look(key).await?;
-        let meta = meta.ok_or_else(|| StoreError::Unavailable {
+        let meta = meta.ok_or_else(|| StoreError::Failed {
             location: self.bucket.shown(key),
             reason: "somebody has removed it while it was needed".to_owned(),
-            source: None,
         })?;
         Ok(meta.last_modified.into())
     }
@@ -203,35 +295,98 @@ impl Exclusion {
     }
 
     /// Begins to remove, unless somebody writes.
-    pub(super) async fn begin_sweep(&self) -> Result<()> {
-        let mut sweep = self.sweep.lock().await;
-        let key = match sweep.take() {
-            Some(sweep) => sweep.key,
-            None => self.keys.at(CLEANS, &Uuid::new_v4().to_string()),
-        };
-        *sweep = Some(self.renew_sweep(key).await?);
-        Ok(())
+    pub(super) async fn begin_sweep(self: &Arc<Self>) -> Result<()> {
+        let mut sweeps = self.sweep.lock().await;
+        if let Some(stopped) = sweeps.take_if(|sweep| sweep.stopped.is_some()) {
+            self.remove_key(&stopped).await;
+        }
+        let sweep = sweeps.get_or_insert_with(|| self.new_sweep());
+        if sweep.renewing.is_none() {
+            let renewing = tokio::spawn(keep(Arc::downgrade(self)));
+            sweep.renewing = Some(Renewing(renewing.abort_handle()));
+        }
+        self.renew_sweep(sweep).await
+    }
+
+    fn new_sweep(&self) -> Sweep {
+        Sweep {
+            key: self.keys.at(CLEANS, &Uuid::new_v4().to_string()),
+            renewed: None,
+            renewing: None,
+            stopped: None,
+            is_unsettled: Arc::default(),
+        }
     }
 
     /// Writes our key, and looks whether somebody writes. If so, we have stopped.
-    async fn renew_sweep(&self, key: Path) -> Result<Sweep> {
+    async fn renew_sweep(&self, sweep: &mut Sweep) -> Result<()> {
         let renewed = Instant::now();
-        self.bucket.write(&key, Bytes::new()).await?;
-        let writer = self.writer(&key).await;
-        let Ok(None) = writer else {
-            self.bucket.remove(&key).await?;
-            let writer = writer?.expect("otherwise nobody writes");
-            return Err(StoreError::Unavailable {
+        self.bucket.write(&sweep.key, Bytes::new()).await?;
+        if let Some(writer) = self.writer(&sweep.key).await? {
+            let stopped = Stopped {
                 location: self.bucket.shown(&writer),
                 reason: format!(
                     "somebody is writing to the bucket, so nothing more is removed: clean it again \
                      when that has ended (a writer that was killed counts for {} minutes)",
                     HOLD_COUNTS.as_secs() / 60
                 ),
-                source: None,
-            });
+            };
+            sweep.stopped = Some(stopped.clone());
+            self.remove_key(sweep).await;
+            return Err(stopped.into());
+        }
+        sweep.renewed = Some(renewed);
+        match sweep.is_lost() {
+            true => Err(self.lost(sweep)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same where it is time to, and never too late.
+    async fn keep_sweep(&self, sweep: &mut Sweep) -> Result<()> {
+        if let Some(stopped) = &sweep.stopped {
+            return Err(stopped.clone().into());
+        }
+        if sweep.is_lost() {
+            return Err(self.lost(sweep));
+        }
+        let last = sweep.renewed;
+        if last.is_some_and(|at| at.elapsed() < CLEAN_RENEWED) {
+            return Ok(());
+        }
+        self.renew_sweep(sweep).await?;
+        // A writer may have come and gone before the key was there again.
+        match last.is_some_and(|at| at.elapsed() > CLEAN_TRUSTED) {
+            true => Err(self.lost(sweep)),
+            false => Ok(()),
+        }
+    }
+
+    /// Stops a sweep whose key may not count any more.
+    fn lost(&self, sweep: &mut Sweep) -> StoreError {
+        let stopped = Stopped {
+            location: self.bucket.shown(&sweep.key),
+            reason: "the clean was stopped for so long that others may not wait for it any more: \
+                     clean again"
+                .to_owned(),
         };
-        Ok(Sweep { key, renewed })
+        sweep.stopped = Some(stopped.clone());
+        stopped.into()
+    }
+
+    /// Others need not wait for a sweep any more: waits for its removals, and removes its key.
+    async fn remove_key(&self, sweep: &Sweep) {
+        let _all = self.removals.write().await;
+        if sweep.is_unsettled.load(Ordering::SeqCst) {
+            tracing::info!(
+                "writers wait for {} s, for a removal was given up on its way",
+                CLEAN_COUNTS.as_secs()
+            );
+            return;
+        }
+        if let Err(error) = self.bucket.remove(&sweep.key).await {
+            tracing::info!("writers wait for a while: {}", error.with_causes());
+        }
     }
 
     async fn writer(&self, key: &Path) -> Result<Option<Path>> {
@@ -246,35 +401,46 @@ impl Exclusion {
     }
 
     /// That something may be removed now.
-    pub(super) async fn permit(&self) -> Result<()> {
-        let mut sweep = self.sweep.lock().await;
-        let key = match sweep.as_ref() {
-            Some(sweep) if sweep.renewed.elapsed() < CLEAN_RENEWED => return Ok(()),
-            Some(sweep) if sweep.renewed.elapsed() > CLEAN_TRUSTED => {
-                return Err(StoreError::Unavailable {
-                    location: self.bucket.shown(&sweep.key),
-                    reason:
-                        "the clean was stopped for so long that others may not wait for it any \
-                             more: clean again"
-                            .to_owned(),
-                    source: None,
-                });
-            }
-            Some(sweep) => sweep.key.clone(),
-            None => self.keys.at(CLEANS, &Uuid::new_v4().to_string()),
+    pub(super) async fn permit(&self) -> Result<Permit> {
+        let mut sweeps = self.sweep.lock().await;
+        // Who only removes something now and then begins anew, having read no tags.
+        let is_over = |sweep: &mut Sweep| {
+            sweep.renewing.is_none() && (sweep.stopped.is_some() || sweep.is_lost())
         };
-        *sweep = None;
-        *sweep = Some(self.renew_sweep(key).await?);
-        Ok(())
+        if let Some(over) = sweeps.take_if(is_over) {
+            self.remove_key(&over).await;
+        }
+        let sweep = sweeps.get_or_insert_with(|| self.new_sweep());
+        self.keep_sweep(sweep).await?;
+        Ok(Permit {
+            is_unsettled: Arc::clone(&sweep.is_unsettled),
+            is_done: false,
+            _removal: Arc::clone(&self.removals).read_owned().await,
+        })
+    }
+
+    /// One of ours writes: a sweep that was begun goes no further.
+    async fn stop_sweep(&self) {
+        let mut sweeps = self.sweep.lock().await;
+        let Some(sweep) = sweeps.as_mut() else {
+            return;
+        };
+        if sweep.stopped.is_none() {
+            sweep.stopped = Some(Stopped {
+                location: self.bucket.shown(&self.keys.folder(HOLDS)),
+                reason: "this process has begun to write to the bucket, so nothing more is \
+                         removed: clean it again"
+                    .to_owned(),
+            });
+        }
+        self.remove_key(sweep).await;
     }
 
     /// Others need not wait any more.
     pub(super) async fn end_sweep(&self) {
-        let Some(sweep) = self.sweep.lock().await.take() else {
-            return;
-        };
-        if let Err(error) = self.bucket.remove(&sweep.key).await {
-            tracing::info!("writers wait for a while: {}", error.with_causes());
+        let mut sweeps = self.sweep.lock().await;
+        if let Some(sweep) = sweeps.take() {
+            self.remove_key(&sweep).await;
         }
     }
 
@@ -308,6 +474,17 @@ impl Renewed {
     fn is_lost(&self) -> bool {
         self.at().elapsed() > HOLD_TRUSTED
     }
+
+    /// The key was written again, before which it was `began`. Returns whether it still counts: what
+    /// was lost once stays so, for a clean may have come in between.
+    fn renew(&self, began: Instant) -> bool {
+        let mut at = self.at();
+        let counts = at.elapsed() <= HOLD_TRUSTED;
+        if counts {
+            *at = began;
+        }
+        counts
+    }
 }
 
 async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
@@ -315,7 +492,11 @@ async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
         sleep(HOLD_RENEWED).await;
         let began = Instant::now();
         match bucket.write(&key, Bytes::new()).await {
-            Ok(()) => *renewed.at() = began,
+            Ok(()) if renewed.renew(began) => {}
+            Ok(()) => {
+                tracing::info!("the hold was not renewed in time, and is lost");
+                return;
+            }
             Err(error) => tracing::info!("the hold is not renewed: {}", error.with_causes()),
         }
     }

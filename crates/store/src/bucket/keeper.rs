@@ -77,21 +77,27 @@ impl Upkeep for BucketRepository {
         let Some(key) = key else {
             return Ok(false);
         };
-        self.exclusion.permit().await?;
         let Some(meta) = self.bucket.look(&key).await? else {
             return Ok(false);
         };
         if SystemTime::from(meta.last_modified) >= limit && !self.is_of_the_killed(&key) {
             return Ok(false);
         }
-        if key.prefix_match(&self.keys.folder(UPLOADS)).is_some() {
-            let record = self.bucket.read(&key, RECORD_MAX_BYTES).await?;
-            if let Some((key, upload)) = record.as_deref().and_then(parse_record) {
-                self.bucket.drop_parts(&key, &upload).await?;
+        let record = match key.prefix_match(&self.keys.folder(UPLOADS)).is_some() {
+            true => self.bucket.read(&key, RECORD_MAX_BYTES).await?,
+            false => None,
+        };
+        let upload = record.as_deref().and_then(parse_record);
+        let permit = self.exclusion.permit().await?;
+        let removal = async {
+            if let Some((key, upload)) = &upload {
+                self.bucket.drop_parts(key, upload).await?;
             }
-        }
-        self.bucket.remove(&key).await?;
-        Ok(true)
+            self.bucket.remove(&key).await
+        };
+        let removed = self.in_time(&key, removal).await;
+        permit.done_with(&removed);
+        removed.map(|()| true)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use farseek_object::{Digest, ObjectKind};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::runtime::Handle;
 
 use super::mark::{self, Kept};
 use super::plan::{CleanPlan, Packed, PrunedTag, rank};
@@ -35,11 +36,36 @@ pub async fn sweep(
     };
     let things = plan.objects.len() + plan.payloads.len() + plan.leftovers.len();
     progress.found(things as u64, plan.bytes());
+    let ending = Ending(Some(Arc::clone(repository)));
     let swept = sweep.all().await;
+    ending.now().await;
+    swept.map(|()| sweep.summary)
+}
+
+/// Tells the keeper that the sweep has ended: also where it is given up, as soon as may be.
+struct Ending(Option<Arc<dyn Repository>>);
+
+impl Ending {
+    async fn now(mut self) {
+        if let Some(repository) = &self.0 {
+            finish(Arc::clone(repository)).await;
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let (Some(repository), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(finish(repository));
+        }
+    }
+}
+
+async fn finish(repository: Arc<dyn Repository>) {
     if let Some(upkeep) = repository.upkeep() {
         upkeep.finish().await;
     }
-    swept.map(|()| sweep.summary)
 }
 
 /// Removals that are prepared at once: each takes some hundred bytes.

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::answer::{Answer, Shared, status};
 use super::bulk::digests;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::grpc::ages;
 use crate::grpc::generated_bulk as wire;
 use crate::upkeep::{Shelf, Upkeep};
@@ -99,6 +99,13 @@ impl wire::upkeep_service_server::UpkeepService for Keeper {
         };
         let time = ages::to_time(asked.older_than);
         let repository = &self.repository;
+        if repository.upkeep().is_some_and(Upkeep::is_exclusive) {
+            // A sweep has to be begun and ended there, which nobody tells us.
+            return Err(status(&StoreError::Unsupported {
+                operation: "remove by age",
+                location: repository.location().to_owned(),
+            }));
+        }
         let removed = repository.remove_payload_if_older_than(&digest, time).await;
         let removed = given(removed)?;
         Ok(Response::new(wire::RemovePayloadIfOlderThanResponse {
