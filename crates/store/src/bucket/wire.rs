@@ -53,6 +53,13 @@ const PIECE: usize = 64 << 10;
 /// No error, and no answer to a write, is longer.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// What a key holds comes in whole before it is given on where it is no longer: what breaks off is
+/// asked for again.
+const WHOLE_MAX: u64 = 1 << 20;
+
+/// The same for a page of a listing.
+const PAGE_MAX: usize = 16 << 20;
+
 /// Attempts at one request, the first one counted.
 const ATTEMPTS: u32 = 6;
 
@@ -163,6 +170,8 @@ impl Wire {
         again: bool,
     ) -> Result<HttpResponse, Failure> {
         let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
+        let is_get = *request.method() == Method::GET;
+        let is_listing = is_listing(&request);
         let liveness = Arc::new(Liveness::since(Instant::now()));
         let origin = origin(&request);
         let mut request = outgoing(request, &liveness)?;
@@ -176,7 +185,7 @@ impl Wire {
         let answer = answer.map_err(|error| unanswered(error, &origin))?;
         let answer: hyper::Response<reqwest::Body> = answer.into();
         let (head, body) = answer.into_parts();
-        let body = Watched::new(body, patience);
+        let mut body = Watched::new(body, patience);
         if !is_for_the_store {
             return Ok(hyper::Response::from_parts(
                 head,
@@ -185,12 +194,21 @@ impl Wire {
         }
         let is_page = is_page(&head.headers);
         if head.status.is_success() && !is_page && !is_write {
+            let length = body.size_hint().exact();
+            let is_small = length.is_some_and(|length| length <= WHOLE_MAX);
+            if is_get && (is_listing || is_small) {
+                let came = collect(&mut body, PAGE_MAX).await?;
+                if came.len() <= PAGE_MAX {
+                    return Ok(hyper::Response::from_parts(head, came.into()));
+                }
+                body.came = came;
+            }
             return Ok(hyper::Response::from_parts(
                 head,
                 HttpResponseBody::new(body),
             ));
         }
-        let text = collect(body).await?;
+        let text = collect(&mut body, ANSWER_MAX).await?;
         // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
         let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
         let is_page = is_page && !says_nothing;
@@ -361,15 +379,22 @@ fn element(text: &str, name: &str) -> Option<String> {
     (!inner.is_empty()).then_some(inner)
 }
 
-async fn collect(body: Watched) -> Result<Bytes, Trouble> {
+/// Whether a page of a listing is asked for, in the words of S3, GCS and Azure.
+fn is_listing(request: &HttpRequest) -> bool {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    *request.method() == Method::GET
+        && pairs.any(|pair| pair.starts_with("list-type=") || pair == "comp=list")
+}
+
+/// All that comes; of a body that is longer than `limit` its beginning, which is longer too.
+async fn collect(body: &mut Watched, limit: usize) -> Result<Bytes, Trouble> {
     let mut bytes = BytesMut::new();
-    let mut body = std::pin::pin!(body.into_data_stream());
-    while let Some(piece) = body.next().await {
-        match piece {
-            Ok(piece) => bytes.extend_from_slice(&piece),
-            Err(_) => return Err(Trouble::Broken("the answer broke off".to_owned())),
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Trouble::Broken("the answer broke off".to_owned()))?;
+        if let Ok(piece) = frame.into_data() {
+            bytes.extend_from_slice(&piece);
         }
-        if bytes.len() > ANSWER_MAX {
+        if bytes.len() > limit {
             break;
         }
     }
@@ -379,6 +404,8 @@ async fn collect(body: Watched) -> Result<Bytes, Trouble> {
 /// A body whose next piece is not waited for longer than a deadline. Time in which nobody asks for
 /// one does not count.
 struct Watched {
+    /// What has come already of a body that was too long to be collected.
+    came: Bytes,
     body: reqwest::Body,
     stall: Duration,
     timer: Pin<Box<Sleep>>,
@@ -388,6 +415,7 @@ struct Watched {
 impl Watched {
     fn new(body: reqwest::Body, stall: Duration) -> Self {
         Self {
+            came: Bytes::new(),
             body,
             stall,
             timer: Box::pin(tokio::time::sleep(stall)),
@@ -405,6 +433,10 @@ impl Body for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let failed = |trouble| HttpError::new(HttpErrorKind::Interrupted, trouble);
+        if !self.came.is_empty() {
+            let came = std::mem::take(&mut self.came);
+            return Poll::Ready(Some(Ok(Frame::data(came))));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.is_waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(|e| failed(broken(e)))));
@@ -420,17 +452,47 @@ impl Body for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.came.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.came.is_empty() {
+            true => self.body.size_hint(),
+            false => SizeHint::default(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings() {
+        let is_listing = |method: &str, query: &str| {
+            let request = hyper::Request::builder()
+                .method(method)
+                .uri(format!("http://host/bucket?{query}"));
+            is_listing(&request.body(HttpRequestBody::empty()).unwrap())
+        };
+        assert!(is_listing("GET", "delimiter=%2F&list-type=2"));
+        assert!(is_listing("GET", "restype=container&comp=list"));
+        assert!(!is_listing("GET", "comp=blocklist"));
+        assert!(!is_listing("GET", ""));
+        assert!(!is_listing("PUT", "list-type=2"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_to_be_collected_is_given_on_whole() {
+        let stall = Duration::from_secs(5);
+        let pieces = ["ab", "cd", "ef"].map(|piece| Ok::<_, HttpError>(Bytes::from(piece)));
+        let body = reqwest::Body::wrap_stream(stream::iter(pieces));
+        let mut body = Watched::new(body, stall);
+        let came = collect(&mut body, 3).await.unwrap();
+        assert_eq!(came, "abcd");
+        body.came = came;
+        assert_eq!(collect(&mut body, 6).await.unwrap(), "abcdef");
+    }
 
     #[test]
     fn answers_that_are_none() {
