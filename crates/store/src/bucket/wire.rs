@@ -69,6 +69,12 @@ const QUESTIONS: u32 = 4;
 /// Whoever gives credentials is on this machine or near: it answers soon or is not there.
 const CREDENTIALS_STALL: Duration = Duration::from_secs(3);
 
+/// Attempts at a request for credentials that nobody answers.
+const CREDENTIALS_UNANSWERED: u32 = 2;
+
+/// The same where the answer is that there is too much to do.
+const CREDENTIALS_REFUSED: u32 = 4;
+
 /// How an object store is reached.
 #[derive(Debug, Clone)]
 pub(super) struct WireOptions {
@@ -187,10 +193,15 @@ impl Wire {
         let (head, body) = answer.into_parts();
         let mut body = Watched::new(body, patience);
         if !is_for_the_store {
-            return Ok(hyper::Response::from_parts(
-                head,
-                HttpResponseBody::new(body),
-            ));
+            let text = collect(&mut body, ANSWER_MAX).await?;
+            // What else they refuse means something to the object store's client.
+            let is_busy = head.status == StatusCode::TOO_MANY_REQUESTS;
+            if !is_busy && !head.status.is_server_error() {
+                return Ok(hyper::Response::from_parts(head, text.into()));
+            }
+            let asked = Head::new(head.status, &head.headers).retry_after();
+            let trouble = refused(head.status, is_page(&head.headers), &text);
+            return Err(Failure { trouble, asked });
         }
         let is_page = is_page(&head.headers);
         if head.status.is_success() && !is_page && !is_write {
@@ -262,14 +273,31 @@ impl HttpService for Wire {
             let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
             let backoff = &self.shared.backoff;
             let pause = backoff.pause(failed, began.elapsed(), asked, seed);
-            let again = trouble.may_pass() && (is_for_the_store || failed < 2);
-            let Some(pause) = pause.filter(|_| again) else {
+            let again = is_for_the_store || failed < credentials_attempts(&trouble);
+            let Some(pause) = pause.filter(|_| again && trouble.may_pass()) else {
+                let trouble = match is_for_the_store {
+                    true => trouble,
+                    false => without_credentials(&origin(&request), &trouble),
+                };
                 return Err(HttpError::new(HttpErrorKind::Unknown, trouble));
             };
             tracing::debug!(%trouble, ?pause, "trying again");
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// How often credentials are asked for in all.
+fn credentials_attempts(trouble: &Trouble) -> u32 {
+    match trouble {
+        Trouble::Refused { .. } | Trouble::Page { .. } => CREDENTIALS_REFUSED,
+        Trouble::Silent(_) | Trouble::Broken(_) => CREDENTIALS_UNANSWERED,
+    }
+}
+
+/// Whoever is at `origin` gave no credentials. The bucket has not been asked yet: it is not its trouble.
+fn without_credentials(origin: &str, trouble: &Trouble) -> Trouble {
+    Trouble::Broken(format!("no credentials came from {origin}: {trouble}"))
 }
 
 /// The request as it is sent: its body in pieces, each of which tells that it was taken.
@@ -492,6 +520,17 @@ mod tests {
         assert_eq!(came, "abcd");
         body.came = came;
         assert_eq!(collect(&mut body, 6).await.unwrap(), "abcdef");
+    }
+
+    #[test]
+    fn whoever_gives_no_credentials_is_named() {
+        let busy = refused(StatusCode::SERVICE_UNAVAILABLE, false, b"");
+        assert_eq!(credentials_attempts(&busy), CREDENTIALS_REFUSED);
+        let trouble = without_credentials("http://169.254.169.254", &busy);
+        assert_eq!(
+            trouble.to_string(),
+            "no credentials came from http://169.254.169.254: the server answered 503"
+        );
     }
 
     #[test]
