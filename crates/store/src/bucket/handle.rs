@@ -11,7 +11,7 @@ use object_store::{
     Error, GetOptions, GetResult, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt,
 };
 
-use super::trouble;
+use super::{trouble, wire};
 use crate::error::{Result, StoreError};
 
 /// A bucket, and how it is called in messages.
@@ -107,9 +107,9 @@ impl Bucket {
         written.map(drop).map_err(self.failed("write", key))
     }
 
-    /// Copies a key within the bucket.
-    pub(super) async fn copy(&self, from: &Path, to: &Path) -> Result<()> {
-        let copied = self.store.copy(from, to).await;
+    /// Copies a key of `size` bytes within the bucket.
+    pub(super) async fn copy(&self, from: &Path, to: &Path, size: u64) -> Result<()> {
+        let copied = wire::copying(size, self.store.copy(from, to)).await;
         copied.map_err(self.failed("write", to))
     }
 

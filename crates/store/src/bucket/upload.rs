@@ -168,7 +168,7 @@ impl Uploader {
     async fn name(&self, work: &Path, digest: &Digest, size: u64) -> Result<()> {
         let key = self.keys.of(Shelf::Payloads, digest);
         if size <= COPY_MAX {
-            return self.bucket.copy(work, &key).await;
+            return self.bucket.copy(work, &key, size).await;
         }
         // Too large for one request: it takes the way through this machine.
         let missing = || StoreError::Corrupt {

@@ -10,7 +10,8 @@
 //! connection: of several nodes behind one address the one that is stopped must not use it all up.
 //!
 //! Invariants: no wait for a peer that makes no progress is longer than the stall deadline, pauses
-//! between attempts included; an error holds no query and no header of a request.
+//! between attempts included (a copy within the store has more, by its size); an error holds no
+//! query and no header of a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,6 +66,20 @@ const ATTEMPTS: u32 = 6;
 
 /// A question is asked so often, at least, before the stall deadline.
 const QUESTIONS: u32 = 4;
+
+/// Bytes that a store copies within itself in a second, at least.
+const COPIED_PER_SECOND: u64 = 20 << 20;
+
+tokio::task_local! {
+    /// How long the copy that is asked for may take beyond the stall deadline.
+    static COPYING: Duration;
+}
+
+/// Asks for a copy of `size` bytes within the store: some say nothing before they have made it.
+pub(super) async fn copying<T>(size: u64, copy: impl Future<Output = T>) -> T {
+    let takes = Duration::from_secs(size / COPIED_PER_SECOND);
+    COPYING.scope(takes, copy).await
+}
 
 /// Whoever gives credentials is on this machine or near: it answers soon or is not there.
 const CREDENTIALS_STALL: Duration = Duration::from_secs(3);
@@ -156,17 +171,6 @@ impl Wire {
         self.shared.origins.iter().any(begins)
     }
 
-    /// How long an attempt may make no progress.
-    fn patience(&self, request: &HttpRequest, is_for_the_store: bool) -> Duration {
-        let stall = self.shared.backoff.deadline;
-        let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
-        match (is_for_the_store, is_question) {
-            (false, _) => stall.min(CREDENTIALS_STALL),
-            (true, true) => stall / QUESTIONS,
-            (true, false) => stall,
-        }
-    }
-
     /// Sends a request once, `again` where that has failed before.
     async fn attempt(
         &self,
@@ -233,6 +237,16 @@ impl Wire {
     }
 }
 
+/// How long an attempt may make no progress.
+fn patience(request: &HttpRequest, is_for_the_store: bool, stall: Duration) -> Duration {
+    let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (is_for_the_store, is_question) {
+        (false, _) => stall.min(CREDENTIALS_STALL),
+        (true, true) => stall / QUESTIONS,
+        (true, false) => stall,
+    }
+}
+
 /// A failed attempt, and how long the server asks to be left alone.
 struct Failure {
     trouble: Trouble,
@@ -258,7 +272,11 @@ impl HttpConnector for Wire {
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_for_the_store = self.is_for_the_store(&request);
-        let patience = self.patience(&request, is_for_the_store);
+        let mut backoff = self.shared.backoff;
+        if is_for_the_store {
+            backoff.deadline += COPYING.try_with(|takes| *takes).unwrap_or_default();
+        }
+        let patience = patience(&request, is_for_the_store, backoff.deadline);
         let (began, mut failed) = (Instant::now(), 0);
         loop {
             if is_for_the_store {
@@ -271,7 +289,6 @@ impl HttpService for Wire {
             };
             failed += 1;
             let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
-            let backoff = &self.shared.backoff;
             let pause = backoff.pause(failed, began.elapsed(), asked, seed);
             let again = is_for_the_store || failed < credentials_attempts(&trouble);
             let Some(pause) = pause.filter(|_| again && trouble.may_pass()) else {
@@ -494,6 +511,13 @@ impl Body for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_copy_has_time_by_its_size() {
+        let takes = copying(5 << 30, async { COPYING.try_with(|takes| *takes).ok() });
+        assert_eq!(takes.await, Some(Duration::from_secs(256)));
+        assert!(COPYING.try_with(|_| ()).is_err(), "nothing is copied");
+    }
 
     #[test]
     fn listings() {
