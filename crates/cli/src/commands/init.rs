@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use farseek_store::FsRepository;
+use farseek_store::{FsRepository, Location};
 
 use crate::app::App;
 use crate::exit::Failure;
@@ -42,16 +42,26 @@ pub(crate) async fn run(args: InitArgs, app: &mut App) -> Result<()> {
     app.output.line(format_args!("{} is ready", path.display()))
 }
 
-/// Whether it is the address of a bucket, which no path begins like.
+/// Whether it is the address of a bucket. As everywhere, the case of its scheme does not count, and
+/// the slashes after it may be missing: a directory of that name is written with `./`.
 fn is_bucket(text: &str) -> bool {
-    ["s3://", "gs://", "az://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        ["s3", "gs", "az"]
+            .iter()
+            .any(|bucket| scheme.eq_ignore_ascii_case(bucket))
+    })
+}
+
+/// Whether it is an address, and not of a directory.
+fn is_elsewhere(text: &str) -> bool {
+    let location = text.parse::<Location>();
+    text.contains("://") || location.is_ok_and(|location| location.path().is_none())
 }
 
 /// An address would become a directory of that name.
 fn refuse_address(path: &Path) -> Result<()> {
-    if path.to_string_lossy().contains("://") {
+    if is_elsewhere(&path.to_string_lossy()) {
         return Err(Failure::usage(format!(
             "only directories and buckets are made here, and '{}' is the address of something else",
             path.display()
@@ -67,5 +77,26 @@ fn chosen(words: &[PathBuf]) -> Result<Option<&Path>> {
         [path] => Ok(Some(path)),
         [word, path] if word == Path::new("repo") => Ok(Some(path)),
         _ => Err(Failure::usage("give one path: `farseek init [repo] PATH`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_told_from_paths() {
+        for bucket in ["s3://b/p", "S3://b", "s3:b/p", "gs:b", "Az://b?account=a"] {
+            assert!(is_bucket(bucket), "{bucket}");
+        }
+        for path in ["/s3:b", "./s3:b", "s3", "a/s3://b", "s3x:b"] {
+            assert!(!is_bucket(path), "{path}");
+        }
+        for address in ["tar:/a.tar", "http://host/a", "HTTP:host", "s3x://b"] {
+            assert!(is_elsewhere(address), "{address}");
+        }
+        for path in ["a", "./tar:b", "/a", "../a:b"] {
+            assert!(!is_elsewhere(path), "{path}");
+        }
     }
 }

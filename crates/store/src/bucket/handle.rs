@@ -11,7 +11,7 @@ use object_store::{
     Error, GetOptions, GetResult, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt,
 };
 
-use super::trouble;
+use super::{trouble, wire};
 use crate::error::{Result, StoreError};
 
 /// A bucket, and how it is called in messages.
@@ -21,6 +21,28 @@ pub(super) struct Bucket {
     parts: Arc<dyn MultipartStore>,
     /// The bucket's address, without the prefix and without credentials.
     root: Arc<str>,
+}
+
+/// An upload in parts that has begun.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// The object store's name of it.
+    pub(super) id: String,
+    /// What was at the key before; `None` where that is not known.
+    before: Option<Option<ObjectMeta>>,
+}
+
+impl Begun {
+    /// Whether what is at the key now was not there before.
+    fn is_new(&self, there: &ObjectMeta) -> bool {
+        match &self.before {
+            Some(Some(before)) => {
+                (before.last_modified, &before.e_tag) != (there.last_modified, &there.e_tag)
+            }
+            Some(None) => true,
+            None => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for Bucket {
@@ -107,9 +129,9 @@ impl Bucket {
         written.map(drop).map_err(self.failed("write", key))
     }
 
-    /// Copies a key within the bucket.
-    pub(super) async fn copy(&self, from: &Path, to: &Path) -> Result<()> {
-        let copied = self.store.copy(from, to).await;
+    /// Copies a key of `size` bytes within the bucket.
+    pub(super) async fn copy(&self, from: &Path, to: &Path, size: u64) -> Result<()> {
+        let copied = wire::copying(size, self.store.copy(from, to)).await;
         copied.map_err(self.failed("write", to))
     }
 
@@ -137,9 +159,16 @@ impl Bucket {
     }
 
     /// Begins to write `key` in parts.
-    pub(super) async fn begin_parts(&self, key: &Path) -> Result<String> {
+    pub(super) async fn begin_parts(&self, key: &Path) -> Result<Begun> {
+        let before = match self.look(key).await {
+            Ok(before) => Some(before),
+            // Who may write need not be allowed to look.
+            Err(StoreError::Denied { .. }) => None,
+            Err(error) => return Err(error),
+        };
         let begun = self.parts.create_multipart(key).await;
-        begun.map_err(self.failed("write", key))
+        let id = begun.map_err(self.failed("write", key))?;
+        Ok(Begun { id, before })
     }
 
     /// Writes one part.
@@ -154,22 +183,23 @@ impl Bucket {
         written.await.map_err(self.failed("write", key))
     }
 
-    /// Makes `key` of its parts, `size` bytes in all. When this returns it is durable and visible.
+    /// Makes `key` of the parts of `begun`, `size` bytes in all. When this returns it is durable and visible.
     pub(super) async fn end_parts(
         &self,
         key: &Path,
-        upload: &String,
+        begun: &Begun,
         parts: Vec<object_store::multipart::PartId>,
         size: u64,
     ) -> Result<()> {
-        let ended = self.parts.complete_multipart(key, upload, parts).await;
+        let ended = self.parts.complete_multipart(key, &begun.id, parts).await;
         let Err(error) = ended else {
             return Ok(());
         };
         // An answer that was lost: who asks again is told that the upload is gone, in words that
-        // differ. A payload's key of that size is what it has to be, whoever has written it.
+        // differ. A payload's key of that size is what it has to be, whoever has written it
+        // meanwhile; one that was there before may be what had to be written anew.
         let there = self.look(key).await.ok().flatten();
-        if there.is_some_and(|meta| meta.size == size) {
+        if there.is_some_and(|meta| meta.size == size && begun.is_new(&meta)) {
             return Ok(());
         }
         Err(self.failed("write", key)(error))
@@ -181,5 +211,33 @@ impl Bucket {
             Err(error) if !trouble::is_absent(&error) => Err(self.failed("remove", key)(error)),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_is_not_new() {
+        let meta = |seconds, e_tag: &str| ObjectMeta {
+            location: Path::from("a"),
+            last_modified: DateTime::from_timestamp(seconds, 0).unwrap(),
+            size: 1,
+            e_tag: Some(e_tag.to_owned()),
+            version: None,
+        };
+        let begun = |before| Begun {
+            id: "id".to_owned(),
+            before,
+        };
+        let there = meta(1, "x");
+        assert!(begun(Some(None)).is_new(&there));
+        assert!(begun(Some(Some(meta(0, "x")))).is_new(&there));
+        assert!(begun(Some(Some(meta(1, "y")))).is_new(&there));
+        assert!(!begun(Some(Some(meta(1, "x")))).is_new(&there));
+        assert!(!begun(None).is_new(&there), "nobody knows");
     }
 }

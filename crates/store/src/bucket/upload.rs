@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::handle::Bucket;
+use super::handle::{Begun, Bucket};
 use super::keys::Keys;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, PutOptions};
@@ -168,7 +168,7 @@ impl Uploader {
     async fn name(&self, work: &Path, digest: &Digest, size: u64) -> Result<()> {
         let key = self.keys.of(Shelf::Payloads, digest);
         if size <= COPY_MAX {
-            return self.bucket.copy(work, &key).await;
+            return self.bucket.copy(work, &key, size).await;
         }
         // Too large for one request: it takes the way through this machine.
         let missing = || StoreError::Corrupt {
@@ -282,19 +282,19 @@ struct Upload {
     bucket: Bucket,
     key: Path,
     record: Path,
-    id: Arc<String>,
+    begun: Arc<Begun>,
 }
 
 impl Upload {
     async fn begin(bucket: &Bucket, keys: &Keys, key: &Path) -> Result<Self> {
-        let id = bucket.begin_parts(key).await?;
+        let begun = bucket.begin_parts(key).await?;
         let upload = Self {
             bucket: bucket.clone(),
             key: key.clone(),
             record: keys.at(UPLOADS, &Uuid::new_v4().to_string()),
-            id: Arc::new(id),
+            begun: Arc::new(begun),
         };
-        let record = Bytes::from(record_text(key, &upload.id));
+        let record = Bytes::from(record_text(key, &upload.begun.id));
         if let Err(error) = bucket.write(&upload.record, record).await {
             upload.close(false).await;
             return Err(error);
@@ -307,17 +307,18 @@ impl Upload {
         number: usize,
         part: Collected,
     ) -> impl Future<Output = Result<(usize, PartId)>> + Send + 'static {
-        let (bucket, key, id) = (self.bucket.clone(), self.key.clone(), Arc::clone(&self.id));
+        let (bucket, key) = (self.bucket.clone(), self.key.clone());
+        let begun = Arc::clone(&self.begun);
         async move {
             let Collected { bytes, _room } = part;
-            let sent = bucket.write_part(&key, &id, number, bytes.freeze()).await?;
-            Ok((number, sent))
+            let sent = bucket.write_part(&key, &begun.id, number, bytes.freeze());
+            Ok((number, sent.await?))
         }
     }
 
     async fn end(&self, parts: Vec<PartId>, size: u64) -> Result<()> {
         self.bucket
-            .end_parts(&self.key, &self.id, parts, size)
+            .end_parts(&self.key, &self.begun, parts, size)
             .await
     }
 
@@ -326,7 +327,7 @@ impl Upload {
     async fn close(&self, has_ended: bool) {
         let dropped = match has_ended {
             true => Ok(()),
-            false => self.bucket.drop_parts(&self.key, &self.id).await,
+            false => self.bucket.drop_parts(&self.key, &self.begun.id).await,
         };
         let closed = match dropped {
             Ok(()) => self.bucket.remove(&self.record).await,

@@ -10,7 +10,8 @@
 //! connection: of several nodes behind one address the one that is stopped must not use it all up.
 //!
 //! Invariants: no wait for a peer that makes no progress is longer than the stall deadline, pauses
-//! between attempts included; an error holds no query and no header of a request.
+//! between attempts included (a copy within the store has more, by its size); an error holds no
+//! query and no header of a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,14 +54,41 @@ const PIECE: usize = 64 << 10;
 /// No error, and no answer to a write, is longer.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// What a key holds comes in whole before it is given on where it is no longer: what breaks off is
+/// asked for again.
+const WHOLE_MAX: u64 = 1 << 20;
+
+/// The same for a page of a listing.
+const PAGE_MAX: usize = 16 << 20;
+
 /// Attempts at one request, the first one counted.
 const ATTEMPTS: u32 = 6;
 
 /// A question is asked so often, at least, before the stall deadline.
 const QUESTIONS: u32 = 4;
 
+/// Bytes that a store copies within itself in a second, at least.
+const COPIED_PER_SECOND: u64 = 20 << 20;
+
+tokio::task_local! {
+    /// How long the copy that is asked for may take beyond the stall deadline.
+    static COPYING: Duration;
+}
+
+/// Asks for a copy of `size` bytes within the store: some say nothing before they have made it.
+pub(super) async fn copying<T>(size: u64, copy: impl Future<Output = T>) -> T {
+    let takes = Duration::from_secs(size / COPIED_PER_SECOND);
+    COPYING.scope(takes, copy).await
+}
+
 /// Whoever gives credentials is on this machine or near: it answers soon or is not there.
 const CREDENTIALS_STALL: Duration = Duration::from_secs(3);
+
+/// Attempts at a request for credentials that nobody answers.
+const CREDENTIALS_UNANSWERED: u32 = 2;
+
+/// The same where the answer is that there is too much to do.
+const CREDENTIALS_REFUSED: u32 = 4;
 
 /// How an object store is reached.
 #[derive(Debug, Clone)]
@@ -143,17 +171,6 @@ impl Wire {
         self.shared.origins.iter().any(begins)
     }
 
-    /// How long an attempt may make no progress.
-    fn patience(&self, request: &HttpRequest, is_for_the_store: bool) -> Duration {
-        let stall = self.shared.backoff.deadline;
-        let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
-        match (is_for_the_store, is_question) {
-            (false, _) => stall.min(CREDENTIALS_STALL),
-            (true, true) => stall / QUESTIONS,
-            (true, false) => stall,
-        }
-    }
-
     /// Sends a request once, `again` where that has failed before.
     async fn attempt(
         &self,
@@ -163,6 +180,8 @@ impl Wire {
         again: bool,
     ) -> Result<HttpResponse, Failure> {
         let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
+        let is_get = *request.method() == Method::GET;
+        let is_listing = is_listing(&request);
         let liveness = Arc::new(Liveness::since(Instant::now()));
         let origin = origin(&request);
         let mut request = outgoing(request, &liveness)?;
@@ -176,21 +195,35 @@ impl Wire {
         let answer = answer.map_err(|error| unanswered(error, &origin))?;
         let answer: hyper::Response<reqwest::Body> = answer.into();
         let (head, body) = answer.into_parts();
-        let body = Watched::new(body, patience);
+        let mut body = Watched::new(body, patience);
         if !is_for_the_store {
-            return Ok(hyper::Response::from_parts(
-                head,
-                HttpResponseBody::new(body),
-            ));
+            let text = collect(&mut body, ANSWER_MAX).await?;
+            // What else they refuse means something to the object store's client.
+            let is_busy = head.status == StatusCode::TOO_MANY_REQUESTS;
+            if !is_busy && !head.status.is_server_error() {
+                return Ok(hyper::Response::from_parts(head, text.into()));
+            }
+            let asked = Head::new(head.status, &head.headers).retry_after();
+            let trouble = refused(head.status, is_page(&head.headers), &text);
+            return Err(Failure { trouble, asked });
         }
         let is_page = is_page(&head.headers);
         if head.status.is_success() && !is_page && !is_write {
+            let length = body.size_hint().exact();
+            let is_small = length.is_some_and(|length| length <= WHOLE_MAX);
+            if is_get && (is_listing || is_small) {
+                let came = collect(&mut body, PAGE_MAX).await?;
+                if came.len() <= PAGE_MAX {
+                    return Ok(hyper::Response::from_parts(head, came.into()));
+                }
+                body.came = came;
+            }
             return Ok(hyper::Response::from_parts(
                 head,
                 HttpResponseBody::new(body),
             ));
         }
-        let text = collect(body).await?;
+        let text = collect(&mut body, ANSWER_MAX).await?;
         // Some say of the nothing that they answer that it is HTML. But a key that is there says more.
         let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
         let is_page = is_page && !says_nothing;
@@ -201,6 +234,16 @@ impl Wire {
         let asked = Head::new(head.status, &head.headers).retry_after();
         let trouble = refused(head.status, is_page, &text);
         Err(Failure { trouble, asked })
+    }
+}
+
+/// How long an attempt may make no progress.
+fn patience(request: &HttpRequest, is_for_the_store: bool, stall: Duration) -> Duration {
+    let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (is_for_the_store, is_question) {
+        (false, _) => stall.min(CREDENTIALS_STALL),
+        (true, true) => stall / QUESTIONS,
+        (true, false) => stall,
     }
 }
 
@@ -229,7 +272,11 @@ impl HttpConnector for Wire {
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_for_the_store = self.is_for_the_store(&request);
-        let patience = self.patience(&request, is_for_the_store);
+        let mut backoff = self.shared.backoff;
+        if is_for_the_store {
+            backoff.deadline += COPYING.try_with(|takes| *takes).unwrap_or_default();
+        }
+        let patience = patience(&request, is_for_the_store, backoff.deadline);
         let (began, mut failed) = (Instant::now(), 0);
         loop {
             if is_for_the_store {
@@ -242,16 +289,32 @@ impl HttpService for Wire {
             };
             failed += 1;
             let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
-            let backoff = &self.shared.backoff;
             let pause = backoff.pause(failed, began.elapsed(), asked, seed);
-            let again = trouble.may_pass() && (is_for_the_store || failed < 2);
-            let Some(pause) = pause.filter(|_| again) else {
+            let again = is_for_the_store || failed < credentials_attempts(&trouble);
+            let Some(pause) = pause.filter(|_| again && trouble.may_pass()) else {
+                let trouble = match is_for_the_store {
+                    true => trouble,
+                    false => without_credentials(&origin(&request), &trouble),
+                };
                 return Err(HttpError::new(HttpErrorKind::Unknown, trouble));
             };
             tracing::debug!(%trouble, ?pause, "trying again");
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// How often credentials are asked for in all.
+fn credentials_attempts(trouble: &Trouble) -> u32 {
+    match trouble {
+        Trouble::Refused { .. } | Trouble::Page { .. } => CREDENTIALS_REFUSED,
+        Trouble::Silent(_) | Trouble::Broken(_) => CREDENTIALS_UNANSWERED,
+    }
+}
+
+/// Whoever is at `origin` gave no credentials. The bucket has not been asked yet: it is not its trouble.
+fn without_credentials(origin: &str, trouble: &Trouble) -> Trouble {
+    Trouble::Broken(format!("no credentials came from {origin}: {trouble}"))
 }
 
 /// The request as it is sent: its body in pieces, each of which tells that it was taken.
@@ -361,15 +424,22 @@ fn element(text: &str, name: &str) -> Option<String> {
     (!inner.is_empty()).then_some(inner)
 }
 
-async fn collect(body: Watched) -> Result<Bytes, Trouble> {
+/// Whether a page of a listing is asked for, in the words of S3, GCS and Azure.
+fn is_listing(request: &HttpRequest) -> bool {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    *request.method() == Method::GET
+        && pairs.any(|pair| pair.starts_with("list-type=") || pair == "comp=list")
+}
+
+/// All that comes; of a body that is longer than `limit` its beginning, which is longer too.
+async fn collect(body: &mut Watched, limit: usize) -> Result<Bytes, Trouble> {
     let mut bytes = BytesMut::new();
-    let mut body = std::pin::pin!(body.into_data_stream());
-    while let Some(piece) = body.next().await {
-        match piece {
-            Ok(piece) => bytes.extend_from_slice(&piece),
-            Err(_) => return Err(Trouble::Broken("the answer broke off".to_owned())),
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Trouble::Broken("the answer broke off".to_owned()))?;
+        if let Ok(piece) = frame.into_data() {
+            bytes.extend_from_slice(&piece);
         }
-        if bytes.len() > ANSWER_MAX {
+        if bytes.len() > limit {
             break;
         }
     }
@@ -379,6 +449,8 @@ async fn collect(body: Watched) -> Result<Bytes, Trouble> {
 /// A body whose next piece is not waited for longer than a deadline. Time in which nobody asks for
 /// one does not count.
 struct Watched {
+    /// What has come already of a body that was too long to be collected.
+    came: Bytes,
     body: reqwest::Body,
     stall: Duration,
     timer: Pin<Box<Sleep>>,
@@ -388,6 +460,7 @@ struct Watched {
 impl Watched {
     fn new(body: reqwest::Body, stall: Duration) -> Self {
         Self {
+            came: Bytes::new(),
             body,
             stall,
             timer: Box::pin(tokio::time::sleep(stall)),
@@ -405,6 +478,10 @@ impl Body for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let failed = |trouble| HttpError::new(HttpErrorKind::Interrupted, trouble);
+        if !self.came.is_empty() {
+            let came = std::mem::take(&mut self.came);
+            return Poll::Ready(Some(Ok(Frame::data(came))));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.is_waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(|e| failed(broken(e)))));
@@ -420,17 +497,65 @@ impl Body for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.came.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.came.is_empty() {
+            true => self.body.size_hint(),
+            false => SizeHint::default(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_copy_has_time_by_its_size() {
+        let takes = copying(5 << 30, async { COPYING.try_with(|takes| *takes).ok() });
+        assert_eq!(takes.await, Some(Duration::from_secs(256)));
+        assert!(COPYING.try_with(|_| ()).is_err(), "nothing is copied");
+    }
+
+    #[test]
+    fn listings() {
+        let is_listing = |method: &str, query: &str| {
+            let request = hyper::Request::builder()
+                .method(method)
+                .uri(format!("http://host/bucket?{query}"));
+            is_listing(&request.body(HttpRequestBody::empty()).unwrap())
+        };
+        assert!(is_listing("GET", "delimiter=%2F&list-type=2"));
+        assert!(is_listing("GET", "restype=container&comp=list"));
+        assert!(!is_listing("GET", "comp=blocklist"));
+        assert!(!is_listing("GET", ""));
+        assert!(!is_listing("PUT", "list-type=2"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_to_be_collected_is_given_on_whole() {
+        let stall = Duration::from_secs(5);
+        let pieces = ["ab", "cd", "ef"].map(|piece| Ok::<_, HttpError>(Bytes::from(piece)));
+        let body = reqwest::Body::wrap_stream(stream::iter(pieces));
+        let mut body = Watched::new(body, stall);
+        let came = collect(&mut body, 3).await.unwrap();
+        assert_eq!(came, "abcd");
+        body.came = came;
+        assert_eq!(collect(&mut body, 6).await.unwrap(), "abcdef");
+    }
+
+    #[test]
+    fn whoever_gives_no_credentials_is_named() {
+        let busy = refused(StatusCode::SERVICE_UNAVAILABLE, false, b"");
+        assert_eq!(credentials_attempts(&busy), CREDENTIALS_REFUSED);
+        let trouble = without_credentials("http://169.254.169.254", &busy);
+        assert_eq!(
+            trouble.to_string(),
+            "no credentials came from http://169.254.169.254: the server answered 503"
+        );
+    }
 
     #[test]
     fn answers_that_are_none() {
