@@ -103,9 +103,10 @@ struct Stopped {
     reason: String,
 }
 
-impl From<Stopped> for StoreError {
-    fn from(Stopped { location, reason }: Stopped) -> Self {
-        Self::Failed { location, reason }
+impl Stopped {
+    fn error(self) -> StoreError {
+        let Self { location, reason } = self;
+        StoreError::Failed { location, reason }
     }
 }
 
@@ -333,7 +334,7 @@ impl Exclusion {
             };
             sweep.stopped = Some(stopped.clone());
             self.remove_key(sweep).await;
-            return Err(stopped.into());
+            return Err(stopped.error());
         }
         sweep.renewed = Some(renewed);
         match sweep.is_lost() {
@@ -345,7 +346,7 @@ impl Exclusion {
     /// The same where it is time to, and never too late.
     async fn keep_sweep(&self, sweep: &mut Sweep) -> Result<()> {
         if let Some(stopped) = &sweep.stopped {
-            return Err(stopped.clone().into());
+            return Err(stopped.clone().error());
         }
         if sweep.is_lost() {
             return Err(self.lost(sweep));
@@ -371,7 +372,7 @@ impl Exclusion {
                 .to_owned(),
         };
         sweep.stopped = Some(stopped.clone());
-        stopped.into()
+        stopped.error()
     }
 
     /// Others need not wait for a sweep any more: waits for its removals, and removes its key.
