@@ -112,22 +112,37 @@ pub async fn commit_directory(
     options: CommitOptions,
     progress: &dyn Progress,
 ) -> Result<CommitSummary> {
-    let (root, exclude) = (directory.to_owned(), HashSet::from_iter(options.exclude));
-    let base = options.base;
-    let is_upper = base.is_some();
+    let (root, exclude) = (directory.to_owned(), options.exclude.iter().cloned());
+    let exclude = HashSet::from_iter(exclude);
+    let is_upper = options.base.is_some();
     let scan = Arc::new(run(move || walk::walk(&root, &exclude, is_upper)).await?);
-    let mut summary = count(&scan);
+    let summary = count(&scan);
     progress.found(summary.files + summary.symlinks, summary.bytes);
 
     // The caller holds it as well, until the layer is tagged.
     let hold = repository.hold().await?;
+    let committing = commit_held(&*repository, directory, scan, summary, options, progress);
+    let committed = committing.await;
+    hold.release().await;
+    committed
+}
+
+/// Commits what was walked.
+async fn commit_held(
+    repository: &dyn Repository,
+    directory: &Path,
+    scan: Arc<Scan>,
+    mut summary: CommitSummary,
+    options: CommitOptions,
+    progress: &dyn Progress,
+) -> Result<CommitSummary> {
     let concurrency = options.concurrency.max(1);
-    let stored = payloads::store(&*repository, &scan, concurrency, progress).await?;
+    let stored = payloads::store(repository, &scan, concurrency, progress).await?;
     repository.publish().await?;
-    put_blobs(&*repository, &scan, &stored, options.header, &mut summary).await?;
+    put_blobs(repository, &scan, &stored, options.header, &mut summary).await?;
     repository.publish().await?;
 
-    let header = options.header;
+    let (header, base) = (options.header, options.base);
     let (manifest, changed) = run(move || {
         scan.check_directories()?;
         let digests: HashMap<u32, Digest> = stored.into_iter().collect();
@@ -162,7 +177,6 @@ pub async fn commit_directory(
     let layer = Layer::new(header, Some(summary.manifest), options.annotations)
         .map_err(|source| unencodable(directory, &source))?;
     summary.layer = repository.put_object(&Object::Layer(layer), put).await?;
-    hold.release().await;
     Ok(summary)
 }
 

@@ -172,9 +172,16 @@ pub(crate) async fn run(args: CleanArgs, app: &mut App) -> Result<()> {
     if let (Some(records), false) = (&records, ended.is_empty()) {
         prune(app, records, false).await?;
     }
-    let summary = signals
+    let swept = signals
         .unless(carry_out(app, &repository, &plan, &options))
-        .await?;
+        .await;
+    if swept.is_err()
+        && let Some(upkeep) = repository.upkeep()
+    {
+        // Writers need not wait for one that was given up.
+        upkeep.finish().await;
+    }
+    let summary = swept?;
     match args.json.json {
         true => app
             .output

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use farseek_object::{Annotation, Digest, EnvSpec, Layer, MergedTree, Object, Platform, TagSpec};
+use farseek_object::{
+    Annotation, Digest, EnvSpec, Layer, MergedTree, Object, Platform, TagName, TagSpec,
+};
 use farseek_store::{
     CommitOptions, CommitSummary, Location, PutOptions, Repository, RepositoryExt as _,
     commit_directory,
@@ -96,35 +98,17 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     }
     // Until the tags are there.
     let hold = repository.hold().await?;
-    let annotations = annotations::store(app, &*repository, annotations).await?;
-    let (digest, summary) = match &input {
-        Input::Directory(directory) => {
-            // Given up, it removes what it has written and not yet published.
-            let mut signals = Signals::listen()?;
-            let summary = signals
-                .unless(commit(app, &repository, directory, annotations))
-                .await?;
-            (summary.layer, Some(summary))
-        }
-        Input::Stack(spec) => {
-            let layers = resolved(&*repository, spec).await?;
-            (stack(app, &*repository, layers, annotations).await?, None)
-        }
-        Input::Changes | Input::Runtime => {
-            let active = active.as_ref().expect("it was found above");
-            let is_platform = input == Input::Runtime;
-            let mut signals = Signals::listen()?;
-            let committing = changes(app, &repository, active, is_platform, annotations);
-            signals.unless(committing).await?
-        }
-    };
-    repository.publish().await?;
-    for name in &names {
-        repository
-            .push_tag(name, &digest, &app.config.signature())
-            .await?;
-    }
+    let storing = store_and_tag(
+        app,
+        &repository,
+        &input,
+        active.as_ref(),
+        annotations,
+        &names,
+    );
+    let stored = storing.await;
     hold.release().await;
+    let (digest, summary) = stored?;
     if json.json {
         let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
         return app.output.json(&describe(digest, summary.as_ref(), &tags));
@@ -138,6 +122,46 @@ pub(crate) async fn run(args: CommitArgs, app: &mut App) -> Result<()> {
     names
         .iter()
         .try_for_each(|name| app.output.line(format_args!("{name} -> {digest}")))
+}
+
+/// Stores what `input` says, with its annotations, and tags it.
+async fn store_and_tag(
+    app: &App,
+    repository: &Arc<dyn Repository>,
+    input: &Input,
+    active: Option<&Active>,
+    annotations: Vec<(String, String)>,
+    names: &[TagName],
+) -> Result<(Digest, Option<CommitSummary>)> {
+    let annotations = annotations::store(app, &**repository, annotations).await?;
+    let (digest, summary) = match input {
+        Input::Directory(directory) => {
+            // Given up, it removes what it has written and not yet published.
+            let mut signals = Signals::listen()?;
+            let summary = signals
+                .unless(commit(app, repository, directory, annotations))
+                .await?;
+            (summary.layer, Some(summary))
+        }
+        Input::Stack(spec) => {
+            let layers = resolved(&**repository, spec).await?;
+            (stack(app, &**repository, layers, annotations).await?, None)
+        }
+        Input::Changes | Input::Runtime => {
+            let active = active.expect("it was found for this");
+            let is_platform = *input == Input::Runtime;
+            let mut signals = Signals::listen()?;
+            let committing = changes(app, repository, active, is_platform, annotations);
+            signals.unless(committing).await?
+        }
+    };
+    repository.publish().await?;
+    for name in names {
+        repository
+            .push_tag(name, &digest, &app.config.signature())
+            .await?;
+    }
+    Ok((digest, summary))
 }
 
 /// Makes sense of SPFS's form and ours.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use farseek_object::{Blob, Digest, Object, TagSpec};
+use farseek_object::{Blob, Digest, Object, TagName, TagSpec};
 use farseek_store::{Body, PutOptions, Repository, StoreError};
 use futures::stream::{self, StreamExt as _};
 use serde_json::json;
@@ -55,15 +55,9 @@ pub(crate) async fn run(args: WriteArgs, app: &mut App) -> Result<()> {
     let repository = app.writable(args.repository.remote.as_deref()).await?;
     // Until the tags are there.
     let hold = repository.hold().await?;
-    let mut signals = Signals::listen()?;
-    let storing = store_blob(app, &*repository, body);
-    let (digest, size) = signals.unless(storing).await?;
-    repository.publish().await?;
-    for name in &names {
-        let user = app.config.signature();
-        repository.push_tag(name, &digest, &user).await?;
-    }
+    let stored = store_and_tag(app, &*repository, body, &names).await;
     hold.release().await;
+    let (digest, size) = stored?;
     if args.json.json {
         let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
         let value = json!({ "digest": digest.to_string(), "size": size, "tags": tags });
@@ -73,6 +67,24 @@ pub(crate) async fn run(args: WriteArgs, app: &mut App) -> Result<()> {
     names
         .iter()
         .try_for_each(|name| app.output.line(format_args!("{name} -> {digest}")))
+}
+
+/// Stores `body` and tags it: its digest and its bytes.
+async fn store_and_tag(
+    app: &App,
+    repository: &dyn Repository,
+    body: Body,
+    names: &[TagName],
+) -> Result<(Digest, u64)> {
+    let mut signals = Signals::listen()?;
+    let storing = store_blob(app, repository, body);
+    let (digest, size) = signals.unless(storing).await?;
+    repository.publish().await?;
+    for name in names {
+        let user = app.config.signature();
+        repository.push_tag(name, &digest, &user).await?;
+    }
+    Ok((digest, size))
 }
 
 /// Stores `body` as a payload with its blob object: its digest and its bytes.
