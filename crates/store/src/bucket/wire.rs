@@ -205,14 +205,21 @@ impl Wire {
             }
             let asked = Head::new(head.status, &head.headers).retry_after();
             let trouble = refused(head.status, is_page(&head.headers), &text);
-            return Err(Failure { trouble, asked });
+            return Err(Failure {
+                asked,
+                ..Failure::from(trouble)
+            });
         }
         let is_page = is_page(&head.headers);
         if head.status.is_success() && !is_page && !is_write {
             let length = body.size_hint().exact();
             let is_small = length.is_some_and(|length| length <= WHOLE_MAX);
             if is_get && (is_listing || is_small) {
-                let came = collect(&mut body, PAGE_MAX).await?;
+                let came = collect(&mut body, PAGE_MAX).await;
+                let came = came.map_err(|trouble| Failure {
+                    progress: body.last,
+                    ..Failure::from(trouble)
+                })?;
                 if came.len() <= PAGE_MAX {
                     return Ok(hyper::Response::from_parts(head, came.into()));
                 }
@@ -233,7 +240,10 @@ impl Wire {
         }
         let asked = Head::new(head.status, &head.headers).retry_after();
         let trouble = refused(head.status, is_page, &text);
-        Err(Failure { trouble, asked })
+        Err(Failure {
+            asked,
+            ..Failure::from(trouble)
+        })
     }
 }
 
@@ -247,10 +257,13 @@ fn patience(request: &HttpRequest, is_for_the_store: bool, stall: Duration) -> D
     }
 }
 
-/// A failed attempt, and how long the server asks to be left alone.
+/// A failed attempt.
 struct Failure {
     trouble: Trouble,
+    /// How long the server asks to be left alone.
     asked: Option<Duration>,
+    /// When the last piece of an answer came that was not finished.
+    progress: Option<Instant>,
 }
 
 impl From<Trouble> for Failure {
@@ -258,6 +271,7 @@ impl From<Trouble> for Failure {
         Self {
             trouble,
             asked: None,
+            progress: None,
         }
     }
 }
@@ -277,17 +291,22 @@ impl HttpService for Wire {
             backoff.deadline += COPYING.try_with(|takes| *takes).unwrap_or_default();
         }
         let patience = patience(&request, is_for_the_store, backoff.deadline);
-        let (began, mut failed) = (Instant::now(), 0);
+        let (mut began, mut failed) = (Instant::now(), 0);
         loop {
             if is_for_the_store {
                 self.shared.counters.count(&request, failed > 0);
             }
             let attempt = self.attempt(request.clone(), patience, is_for_the_store, failed > 0);
-            let Failure { trouble, asked } = match attempt.await {
+            let Failure {
+                trouble,
+                asked,
+                progress,
+            } = match attempt.await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             failed += 1;
+            began = progress.unwrap_or(began);
             let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
             let pause = backoff.pause(failed, began.elapsed(), asked, seed);
             let again = is_for_the_store || failed < credentials_attempts(&trouble);
@@ -455,6 +474,8 @@ struct Watched {
     stall: Duration,
     timer: Pin<Box<Sleep>>,
     is_waiting: bool,
+    /// When a piece came last.
+    last: Option<Instant>,
 }
 
 impl Watched {
@@ -465,6 +486,7 @@ impl Watched {
             stall,
             timer: Box::pin(tokio::time::sleep(stall)),
             is_waiting: false,
+            last: None,
         }
     }
 }
@@ -484,6 +506,9 @@ impl Body for Watched {
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.is_waiting = false;
+            if let Some(Ok(_)) = frame {
+                self.last = Some(Instant::now());
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|e| failed(broken(e)))));
         }
         if !self.is_waiting {
