@@ -531,7 +531,48 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use object_store::memory::InMemory;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_sweep_does_not_end_before_its_removals() {
+        let bucket = Bucket::new(Arc::new(InMemory::new()), "s3://bucket");
+        let keys = Keys::new("site", None).unwrap();
+        let exclusion = Arc::new(Exclusion::new(bucket, keys));
+        exclusion.begin_sweep().await.unwrap();
+        let permit = exclusion.permit().await.unwrap();
+        let mut ending = pin!(exclusion.end_sweep());
+        assert!(futures::poll!(ending.as_mut()).is_pending());
+        assert_eq!(exclusion.list(CLEANS).await.unwrap().len(), 1);
+        permit.done();
+        ending.await;
+        assert_eq!(exclusion.list(CLEANS).await.unwrap().len(), 0);
+        // One that was given up may be yet to happen.
+        exclusion.begin_sweep().await.unwrap();
+        drop(exclusion.permit().await.unwrap());
+        exclusion.end_sweep().await;
+        assert_eq!(exclusion.list(CLEANS).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_sweep_that_was_stopped_removes_nothing_until_it_is_begun_again() {
+        let bucket = Bucket::new(Arc::new(InMemory::new()), "s3://bucket");
+        let keys = Keys::new("site", None).unwrap();
+        let exclusion = Arc::new(Exclusion::new(bucket, keys));
+        exclusion.begin_sweep().await.unwrap();
+        exclusion.permit().await.unwrap().done();
+        let mut is_new = false;
+        let hold = exclusion.hold(|| is_new = true).await.unwrap();
+        assert!(is_new);
+        assert!(exclusion.permit().await.is_err());
+        hold.release().await;
+        assert!(exclusion.permit().await.is_err());
+        exclusion.begin_sweep().await.unwrap();
+        exclusion.permit().await.unwrap().done();
+    }
 
     #[test]
     fn whoever_stops_is_out_of_the_way_before_it_counts_no_more() {
