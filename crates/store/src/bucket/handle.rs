@@ -28,20 +28,16 @@ pub(super) struct Bucket {
 pub(super) struct Begun {
     /// The object store's name of it.
     pub(super) id: String,
-    /// What was at the key before; `None` where that is not known.
-    before: Option<Option<ObjectMeta>>,
+    /// What was at the key before.
+    before: Option<ObjectMeta>,
 }
 
 impl Begun {
     /// Whether what is at the key now was not there before.
     fn is_new(&self, there: &ObjectMeta) -> bool {
-        match &self.before {
-            Some(Some(before)) => {
-                (before.last_modified, &before.e_tag) != (there.last_modified, &there.e_tag)
-            }
-            Some(None) => true,
-            None => false,
-        }
+        self.before.as_ref().is_none_or(|before| {
+            (before.last_modified, &before.e_tag) != (there.last_modified, &there.e_tag)
+        })
     }
 }
 
@@ -161,8 +157,9 @@ impl Bucket {
     /// Begins to write `key` in parts.
     pub(super) async fn begin_parts(&self, key: &Path) -> Result<Begun> {
         let before = match self.look(key).await {
-            Ok(before) => Some(before),
-            // Who may write need not be allowed to look.
+            Ok(before) => before,
+            // Of what is not there S3 says that it is forbidden to who may not list. And what may
+            // be looked at later was not there now.
             Err(StoreError::Denied { .. }) => None,
             Err(error) => return Err(error),
         };
@@ -183,7 +180,8 @@ impl Bucket {
         written.await.map_err(self.failed("write", key))
     }
 
-    /// Makes `key` of the parts of `begun`, `size` bytes in all. When this returns it is durable and visible.
+    /// Makes `key` of the parts of `begun`, `size` bytes in all. When this returns it is durable
+    /// and visible.
     pub(super) async fn end_parts(
         &self,
         key: &Path,
@@ -234,10 +232,9 @@ mod tests {
             before,
         };
         let there = meta(1, "x");
-        assert!(begun(Some(None)).is_new(&there));
-        assert!(begun(Some(Some(meta(0, "x")))).is_new(&there));
-        assert!(begun(Some(Some(meta(1, "y")))).is_new(&there));
-        assert!(!begun(Some(Some(meta(1, "x")))).is_new(&there));
-        assert!(!begun(None).is_new(&there), "nobody knows");
+        assert!(begun(None).is_new(&there));
+        assert!(begun(Some(meta(0, "x"))).is_new(&there));
+        assert!(begun(Some(meta(1, "y"))).is_new(&there));
+        assert!(!begun(Some(meta(1, "x"))).is_new(&there));
     }
 }
