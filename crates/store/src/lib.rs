@@ -18,6 +18,7 @@ mod blocking;
 mod task;
 mod retry;
 mod liveness;
+mod process;
 mod http;
 mod rules;
 mod bucket;
@@ -55,6 +56,7 @@ pub use location::{Location, OpenOptions, open};
 pub use memory::MemoryRepository;
 pub use payload::{Body, Payload, PutOptions};
 pub use pinned::Pinned;
+pub use process::Process;
 pub use progress::Progress;
 pub use render::{
     RenderOptions, RenderSource, RenderStore, RenderStrategy, RenderSummary, Rendered,

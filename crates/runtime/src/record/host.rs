@@ -4,9 +4,8 @@ use std::fs;
 use std::io;
 
 use chrono::{DateTime, Utc};
-use nix::errno::Errno;
-use nix::sys::signal;
-use nix::unistd::{Pid, gethostname, getpid};
+pub use farseek_store::Process;
+use nix::unistd::{gethostname, getpid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, RuntimeError};
@@ -44,17 +43,6 @@ pub struct ProcessId {
     pub pid: i32,
     /// When it was started, in clock ticks since boot.
     pub start: u64,
-}
-
-/// What is known of a process number here and now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Process {
-    /// There is none, or what it was has ended and waits to be taken note of.
-    Gone,
-    /// It was started at this time.
-    Started(u64),
-    /// It is there, but we may not look at it.
-    Hidden,
 }
 
 /// Whether somebody is in a mount namespace.
@@ -110,11 +98,7 @@ impl Host {
         if pid <= 0 {
             return Process::Gone;
         }
-        // A signal says whether it is there even where /proc hides the processes of others.
-        match signal::kill(Pid::from_raw(pid), None) {
-            Err(Errno::ESRCH) => Process::Gone,
-            _ => look_at(&pid.to_string()),
-        }
+        Process::find(pid)
     }
 
     /// Whether a process is in the mount namespace `namespace`, like `mnt:[4026532177]`.
@@ -161,7 +145,7 @@ impl ProcessId {
 
     /// The process with the number `pid`, where it is there and may be looked at.
     pub fn of(pid: i32) -> Option<Self> {
-        match look_at(&pid.to_string()) {
+        match Process::look_at(&pid.to_string()) {
             Process::Started(start) => Some(Self { pid, start }),
             _ => None,
         }
@@ -170,32 +154,6 @@ impl ProcessId {
 
 fn link(path: &str) -> Option<String> {
     Some(fs::read_link(path).ok()?.to_string_lossy().into_owned())
-}
-
-fn look_at(process: &str) -> Process {
-    match fs::read_to_string(format!("/proc/{process}/stat")) {
-        Ok(stat) => read_stat(&stat),
-        Err(_) => Process::Hidden,
-    }
-}
-
-/// Of `/proc/<pid>/stat` the state, the number of threads and the start time: its fields 3, 20 and
-/// 22. The second is the program's name, in parentheses and with anything in it.
-fn read_stat(stat: &str) -> Process {
-    let fields = || {
-        let (_, after_name) = stat.rsplit_once(')')?;
-        let mut fields = after_name.split_whitespace();
-        let state = fields.next()?;
-        let threads: u64 = fields.nth(16)?.parse().ok()?;
-        let start: u64 = fields.nth(1)?.parse().ok()?;
-        Some((state, threads, start))
-    };
-    match fields() {
-        None => Process::Hidden,
-        // Ended, and its parent has not taken note. Where it has threads left, they go on.
-        Some(("Z" | "X", 0 | 1, _)) => Process::Gone,
-        Some((_, _, start)) => Process::Started(start),
-    }
 }
 
 /// The line `btime` of `/proc/stat`: seconds since 1970.
@@ -207,28 +165,6 @@ fn boot_time(stat: &str) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stat(state: &str, threads: u64) -> String {
-        let mut fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
-        fields[0] = state.to_owned();
-        fields[17] = threads.to_string();
-        format!("12 (a) b) 9 (x) {}", fields.join(" "))
-    }
-
-    #[test]
-    fn a_process_is_known_by_its_start_whatever_its_name() {
-        assert_eq!(read_stat(&stat("S", 1)), Process::Started(22));
-        assert_eq!(read_stat("12 (a) S 4"), Process::Hidden);
-        assert_eq!(read_stat(""), Process::Hidden);
-    }
-
-    #[test]
-    fn what_only_waits_to_be_taken_note_of_is_gone() {
-        assert_eq!(read_stat(&stat("Z", 1)), Process::Gone);
-        assert_eq!(read_stat(&stat("X", 0)), Process::Gone);
-        let leader_of_threads = read_stat(&stat("Z", 3));
-        assert_eq!(leader_of_threads, Process::Started(22));
-    }
 
     #[test]
     fn this_process_is_here() {

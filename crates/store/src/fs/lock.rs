@@ -19,8 +19,9 @@ use nix::unistd::linkat;
 use uuid::Uuid;
 
 use super::durable::{self, SHARED_FILE};
-use super::owner::{Owner, find_process, is_stale};
+use super::owner::{Owner, is_stale};
 use crate::error::{Result, StoreError};
+use crate::process::Process;
 
 /// The first wait for a lock that is held, about what a rewrite takes.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -220,7 +221,7 @@ fn is_left_behind(path: &Path, file: &File) -> Result<bool> {
         owner.as_ref(),
         Owner::current().as_ref(),
         age(&metadata),
-        find_process,
+        Process::find,
     ))
 }
 

@@ -8,9 +8,9 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal;
-use nix::unistd::{self, Pid};
+use nix::unistd;
+
+use crate::process::Process;
 
 /// A lock that names nobody is left by SPFS, which holds one for milliseconds.
 const NAMELESS_AGE: Duration = Duration::from_secs(600);
@@ -34,21 +34,10 @@ pub(super) struct Owner {
     pub(super) host: String,
 }
 
-/// What is known of a process id here and now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Process {
-    /// There is none, or what it was has ended and waits to be taken note of.
-    Gone,
-    /// It was started at this time.
-    Started(u64),
-    /// It is there, but we may not look at it.
-    Hidden,
-}
-
 impl Owner {
     /// This process; `None` where `/proc` does not say who we are.
     pub(super) fn current() -> Option<Self> {
-        let Process::Started(start) = look_at("self") else {
+        let Process::Started(start) = Process::look_at("self") else {
             return None;
         };
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -123,40 +112,6 @@ pub(super) fn is_stale(
     }
 }
 
-/// Looks up a process id.
-pub(super) fn find_process(pid: i32) -> Process {
-    // A signal says whether it is there even where /proc hides the processes of others.
-    match signal::kill(Pid::from_raw(pid), None) {
-        Err(Errno::ESRCH) => Process::Gone,
-        _ => look_at(&pid.to_string()),
-    }
-}
-
-fn look_at(process: &str) -> Process {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-    stat.map_or(Process::Hidden, |stat| read_stat(&stat))
-}
-
-/// Of `/proc/<pid>/stat` the state, the number of threads and the start time: its fields 3, 20 and
-/// 22. The second is the program's name, in parentheses and with anything in it.
-fn read_stat(stat: &str) -> Process {
-    let fields = || {
-        let (_, after_name) = stat.rsplit_once(')')?;
-        let mut fields = after_name.split_whitespace();
-        let state = fields.next()?;
-        let threads: u64 = fields.nth(16)?.parse().ok()?;
-        let start: u64 = fields.nth(1)?.parse().ok()?;
-        Some((state, threads, start))
-    };
-    match fields() {
-        None => Process::Hidden,
-        // Killed, and its parent has not taken note, perhaps for as long as that lives. Where it has
-        // threads left, they go on.
-        Some(("Z" | "X", 0 | 1, _)) => Process::Gone,
-        Some((_, _, start)) => Process::Started(start),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +140,7 @@ mod tests {
         assert_eq!(Owner::parse(&owner().to_string()), Some(owner()));
         let me = Owner::current().expect("a Linux with /proc");
         assert_eq!(Owner::parse(&me.to_string()), Some(me.clone()));
-        assert_eq!(find_process(me.pid), Process::Started(me.start));
+        assert_eq!(Process::find(me.pid), Process::Started(me.start));
         for bad in [
             "",
             "\n",
@@ -238,40 +193,5 @@ mod tests {
         assert!(nameless(601));
         let unknown_here = is_stale(Some(&owner()), None, Duration::MAX, |_| Process::Gone);
         assert!(!unknown_here);
-    }
-
-    fn stat(state: &str, threads: u64) -> String {
-        let mut fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
-        fields[0] = state.to_owned();
-        fields[17] = threads.to_string();
-        format!("12 (a) b) 9 (x) {}", fields.join(" "))
-    }
-
-    #[test]
-    fn start_time_survives_hostile_names() {
-        assert_eq!(read_stat(&stat("S", 1)), Process::Started(22));
-        assert_eq!(read_stat("12 (a) S 4"), Process::Hidden);
-        assert_eq!(read_stat(""), Process::Hidden);
-    }
-
-    #[test]
-    fn what_only_waits_to_be_taken_note_of_holds_nothing() {
-        assert_eq!(read_stat(&stat("Z", 1)), Process::Gone);
-        assert_eq!(read_stat(&stat("X", 0)), Process::Gone);
-        assert_eq!(read_stat(&stat("Z", 3)), Process::Started(22));
-    }
-
-    #[test]
-    fn a_process_that_was_killed_is_gone_before_it_is_waited_for() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("1000")
-            .spawn()
-            .unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        assert!(matches!(find_process(pid), Process::Started(_)));
-        child.kill().unwrap();
-        let is_gone = || find_process(pid) == Process::Gone;
-        farseek_testkit::wait_until("it is gone", Duration::from_secs(60), is_gone);
-        child.wait().unwrap();
     }
 }
