@@ -405,15 +405,19 @@ impl Opening<'_> {
             .collect())
     }
 
+    /// What the variables with this prefix say, and then the address, which counts more.
+    fn settings(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
+        let named = self.address.named();
+        let named = named.map(|(name, value)| (name.to_owned(), value));
+        self.environment.settings(prefix).chain(named)
+    }
+
     fn google(&self) -> Result<(Bucket, Wire)> {
         let base = self.address.get("endpoint");
         let base = base.unwrap_or("https://storage.googleapis.com");
         let wire = self.wire(vec![base.trim_end_matches('/').to_owned()])?;
         let mut builder = GoogleCloudStorageBuilder::new();
-        let environment = self.environment.settings("GOOGLE_");
-        let named = self.address.named();
-        let named = named.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in environment.chain(named) {
+        for (name, value) in self.settings("GOOGLE_") {
             if let Ok(key) = name.parse::<GoogleConfigKey>() {
                 builder = builder.with_config(key, value);
             }
@@ -440,10 +444,7 @@ impl Opening<'_> {
         let base = base.unwrap_or_else(|| format!("https://{account}.blob.core.windows.net"));
         let wire = self.wire(vec![base.trim_end_matches('/').to_owned()])?;
         let mut builder = MicrosoftAzureBuilder::new();
-        let environment = self.environment.settings("AZURE_");
-        let named = self.address.named();
-        let named = named.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in environment.chain(named) {
+        for (name, value) in self.settings("AZURE_") {
             if let Ok(key) = name.parse::<AzureConfigKey>() {
                 builder = builder.with_config(key, value);
             }

@@ -90,9 +90,24 @@ impl GrpcRepository {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let absent = &self.many().absent;
+        self.ask_ours(absent, operation, attempt).await
+    }
+
+    /// Asks a service of ours, which stock servers do not have, and notes in `absent` where that is
+    /// so.
+    pub(super) async fn ask_ours<A, F>(
+        &self,
+        absent: &AtomicBool,
+        operation: &'static str,
+        attempt: impl Fn(Caller) -> F,
+    ) -> Result<A>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let answer = self.calls().call(operation, attempt).await;
         if let Err(StoreError::Unsupported { .. }) = answer {
-            self.many().absent.store(true, Ordering::Relaxed);
+            absent.store(true, Ordering::Relaxed);
         }
         answer
     }

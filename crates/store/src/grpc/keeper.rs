@@ -1,7 +1,6 @@
 //! What the keeper of a repository knows, asked of a server of ours: a stock server says that it does
 //! not know these calls, and is not asked again.
 
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -27,11 +26,7 @@ impl GrpcRepository {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let answer = self.calls().call(operation, attempt).await;
-        if let Err(StoreError::Unsupported { .. }) = answer {
-            self.keeperless().store(true, Ordering::Relaxed);
-        }
-        answer
+        self.ask_ours(self.keeperless(), operation, attempt).await
     }
 
     async fn moments(&self) -> Result<wire::HorizonResponse> {
