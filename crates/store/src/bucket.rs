@@ -290,6 +290,10 @@ impl Repository for BucketRepository {
         read::payload(&self.bucket, &key, digest, range, &self.location).await
     }
 
+    fn ranges_at_once(&self) -> u32 {
+        read::RANGES_AT_ONCE
+    }
+
     async fn put_payload(&self, body: Body, options: PutOptions) -> Result<(Digest, u64)> {
         self.uploader.put(body, options).await
     }

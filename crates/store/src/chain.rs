@@ -268,6 +268,12 @@ impl Repository for Chain {
         Ok(found.expect("every member gave a payload or an error"))
     }
 
+    fn ranges_at_once(&self) -> u32 {
+        let members = self.members.iter();
+        let at_once = members.map(|member| member.repository.ranges_at_once());
+        at_once.max().unwrap_or(1)
+    }
+
     /// From the first member that has it as a file. Only a shortcut: where none has, or one
     /// cannot tell, [`get_payload`](Self::get_payload) says what is the matter.
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {

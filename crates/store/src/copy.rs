@@ -15,6 +15,7 @@
 
 mod plan;
 mod hashing;
+mod ranges;
 mod incoming;
 mod blob;
 mod together;

@@ -334,6 +334,10 @@ impl Repository for HttpRepository {
         part::payload(range, ask.range.is_some(), opened, self.client.stall())
     }
 
+    fn ranges_at_once(&self) -> u32 {
+        client::RANGES_AT_ONCE
+    }
+
     async fn put_payload(&self, _body: Body, _options: PutOptions) -> Result<(Digest, u64)> {
         Err(self.unsupported("store payloads: it is read-only"))
     }

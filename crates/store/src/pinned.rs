@@ -128,6 +128,10 @@ impl Repository for Pinned {
         self.repository.get_payload(digest, range).await
     }
 
+    fn ranges_at_once(&self) -> u32 {
+        self.repository.ranges_at_once()
+    }
+
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
         self.repository.payload_file(digest).await
     }

@@ -109,6 +109,11 @@ pub trait Repository: fmt::Debug + Send + Sync {
     /// The bytes are *not* checked against the digest: the reader does that.
     async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload>;
 
+    /// How many ranges of one large payload, asked for at once, come sooner than one answer does.
+    fn ranges_at_once(&self) -> u32 {
+        1
+    }
+
     /// The payload as an open local file, where it is there and is one.
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
         let _ = digest;

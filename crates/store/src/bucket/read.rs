@@ -12,6 +12,9 @@ use super::trouble;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload};
 
+/// Ranges of one payload that are asked for at once. One answer of S3 gives some 90 MB a second.
+pub(super) const RANGES_AT_ONCE: u32 = 4;
+
 /// The payload at `key`, from `range` on.
 pub(super) async fn payload(
     bucket: &Bucket,

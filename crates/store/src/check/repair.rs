@@ -173,7 +173,7 @@ impl Repair {
     /// Reads the source's payload once, before what is here is thrown away for it.
     async fn is_whole(&self, digest: &Digest) -> Result<()> {
         let nobody: Arc<dyn Progress> = Arc::new(());
-        let incoming = Incoming::open(&self.from, *digest, &nobody).await?;
+        let incoming = Incoming::open(&self.from, *digest, None, &nobody).await?;
         let (found, _) = incoming.drain(PAYLOAD_MAX).await?;
         if found == *digest {
             return Ok(());

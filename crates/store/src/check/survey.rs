@@ -362,7 +362,8 @@ async fn hash(
     most: u64,
     progress: Arc<dyn Progress>,
 ) -> Result<Read<(Digest, u64)>> {
-    let hashed = match Incoming::open(&repository, digest, &progress).await {
+    let size = Some(most).filter(|most| *most < PAYLOAD_MAX);
+    let hashed = match Incoming::open(&repository, digest, size, &progress).await {
         Ok(incoming) => incoming.drain(most).await,
         Err(error) => Err(error),
     };

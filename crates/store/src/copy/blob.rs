@@ -54,7 +54,7 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
         }
         let (blob, incoming) = future::try_join(
             source_blob(&ends, digest),
-            Incoming::open(&ends.from, digest, &ends.progress),
+            Incoming::open(&ends.from, digest, wanted.size, &ends.progress),
         )
         .await?;
         return transfer(&ends, &wanted, blob, incoming).await;
@@ -70,14 +70,15 @@ pub(super) async fn bring(ends: Ends, wanted: Wanted) -> Result<Brought> {
     }
     check_source(&ends, &blob).await?;
     remove_damaged(&ends, &digest).await?;
-    let incoming = Incoming::open(&ends.from, digest, &ends.progress).await?;
+    let incoming = Incoming::open(&ends.from, digest, Some(blob.size), &ends.progress).await?;
     transfer(&ends, &wanted, blob, incoming).await
 }
 
 /// Reads what the source has, before anything of the destination is thrown away for it.
 async fn check_source(ends: &Ends, blob: &Blob) -> Result<()> {
     let nobody = std::sync::Arc::new(());
-    let incoming = Incoming::open(&ends.from, blob.payload, &(nobody as _)).await?;
+    let incoming =
+        Incoming::open(&ends.from, blob.payload, Some(blob.size), &(nobody as _)).await?;
     let mut body = incoming.into_body(blob.size);
     while body.try_next().await?.is_some() {}
     Ok(())
@@ -111,7 +112,8 @@ async fn is_sound(ends: &Ends, blob: &Blob) -> Result<bool> {
         return Ok(true);
     }
     let nobody = std::sync::Arc::new(());
-    let hashed = match Incoming::open(&ends.to, blob.payload, &(nobody as _)).await {
+    let hashed = match Incoming::open(&ends.to, blob.payload, Some(blob.size), &(nobody as _)).await
+    {
         Ok(incoming) => incoming.drain(blob.size).await,
         Err(error) => Err(error),
     };
@@ -140,7 +142,8 @@ async fn go_on(ends: &Ends, wanted: &Wanted) -> Result<Option<Brought>> {
         if at > last {
             (failed, last, progress) = (0, at, Instant::now());
         }
-        let incoming = Incoming::open_at(&ends.from, digest, at, &ends.progress).await?;
+        let incoming =
+            Incoming::open_at(&ends.from, digest, at, Some(found.size), &ends.progress).await?;
         let rest = incoming.into_body(found.size);
         let sending = ends.to.put_payload_rest(&digest, found.size, at, rest);
         match sending.await {

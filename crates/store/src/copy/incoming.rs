@@ -8,6 +8,7 @@ use farseek_object::Digest;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::hashing::Hashing;
+use super::ranges;
 use crate::error::{Result, StoreError};
 use crate::payload::{Body, Payload};
 use crate::progress::Progress;
@@ -21,6 +22,8 @@ pub(crate) const PAYLOAD_MAX: u64 = 1 << 44;
 pub(crate) struct Incoming {
     from: Arc<dyn Repository>,
     digest: Digest,
+    /// Bytes it is said to have.
+    size: Option<u64>,
     payload: Payload,
     /// Where `payload` is: what it holds before `at` is not wanted.
     place: u64,
@@ -34,17 +37,18 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Opens the payload `digest` of `from`.
+    /// Opens the payload `digest` of `from`, which is said to be of `size` bytes.
     ///
     /// # Errors
     /// `NotFound` where it is not there, and what the repository says.
     pub(crate) async fn open(
         from: &Arc<dyn Repository>,
         digest: Digest,
+        size: Option<u64>,
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
         let hashing = Some(Hashing::default());
-        let incoming = Self::open_at(from, digest, 0, progress).await?;
+        let incoming = Self::open_at(from, digest, 0, size, progress).await?;
         Ok(Self {
             hashing,
             ..incoming
@@ -60,12 +64,14 @@ impl Incoming {
         from: &Arc<dyn Repository>,
         digest: Digest,
         at: u64,
+        size: Option<u64>,
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
-        let payload = from.get_payload(&digest, at..u64::MAX).await?;
+        let payload = ranges::open(from, digest, at, size).await?;
         let incoming = Self {
             from: Arc::clone(from),
             digest,
+            size,
             place: payload.range.start,
             payload,
             at,
@@ -179,6 +185,8 @@ impl Incoming {
     /// Opens the rest anew, after a pause; gives `error` up to the caller when it has been long
     /// enough.
     async fn resume(&mut self, mut error: StoreError) -> Result<()> {
+        // What is on its way of it is not waited for.
+        self.payload.body = stream::empty().boxed();
         let seed = u64::from_le_bytes(*self.digest.as_bytes().first_chunk().expect("32 bytes"));
         loop {
             self.failed += 1;
@@ -188,7 +196,7 @@ impl Incoming {
             };
             tracing::info!("going on with the payload {} after: {error}", self.digest);
             tokio::time::sleep(pause).await;
-            match self.from.get_payload(&self.digest, self.at..u64::MAX).await {
+            match ranges::open(&self.from, self.digest, self.at, self.size).await {
                 Ok(payload) if payload.range.start > self.at => {
                     self.payload = payload;
                     return Err(self.begins_late());

@@ -22,6 +22,9 @@ use crate::liveness::Liveness;
 use crate::payload::Body;
 use crate::retry::{Backoff, STALL_MAX};
 
+/// Ranges of one payload that are asked for at once: what one connection leaves of a long way.
+pub(crate) const RANGES_AT_ONCE: u32 = 4;
+
 /// Idle connections are closed before the usual server closes them (15 s and more), so that a
 /// request seldom meets a connection that is just being closed.
 const IDLE: Duration = Duration::from_secs(12);

@@ -102,7 +102,8 @@ impl Bytes {
     /// Fetches it from a remote.
     async fn fetch(&self, node: &Node, to: &mut impl io::Write) -> Result<(), Failure> {
         let silent: Arc<dyn Progress> = Arc::new(());
-        let incoming = Incoming::open(&self.source.all, node.payload, &silent).await?;
+        let incoming =
+            Incoming::open(&self.source.all, node.payload, Some(node.size), &silent).await?;
         let mut body = incoming.into_body(node.size);
         while let Some(bytes) = body.try_next().await? {
             to.write_all(&bytes).map_err(Failure::Write)?;

@@ -7,6 +7,7 @@ mod faults;
 mod graph;
 mod kinds;
 mod policies;
+mod ranges;
 mod requests;
 mod tags;
 mod together;

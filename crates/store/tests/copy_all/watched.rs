@@ -13,6 +13,7 @@ use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagStream};
 use farseek_store::{Body, Payload, PutOptions, Repository, Result, StoreError, TagEntry};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use tokio::sync::Barrier;
 
 /// What is done to the bodies of payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,17 @@ pub(crate) struct Watched {
     open: AtomicUsize,
     most_open: AtomicUsize,
     ignores_ranges: AtomicBool,
+    ranges: Mutex<Ranges>,
+}
+
+/// How it does with several ranges of a payload.
+#[derive(Debug, Default)]
+struct Ranges {
+    at_once: Option<u32>,
+    /// Who asks for a later part than the first waits here for others to do so.
+    meet: Option<Arc<Barrier>>,
+    /// Only what begins here is spoilt.
+    spoilt: Option<u64>,
 }
 
 impl Watched {
@@ -77,11 +89,26 @@ impl Watched {
             open: AtomicUsize::new(0),
             most_open: AtomicUsize::new(0),
             ignores_ranges: AtomicBool::new(false),
+            ranges: Mutex::default(),
         })
     }
 
     pub(crate) fn spoil(&self, digest: Digest, spoil: Spoil) {
         self.spoilt.lock().unwrap().insert(digest, spoil);
+    }
+
+    /// Only the answer that begins at `start` is.
+    pub(crate) fn spoil_from(&self, digest: Digest, spoil: Spoil, start: u64) {
+        self.spoil(digest, spoil);
+        self.ranges.lock().unwrap().spoilt = Some(start);
+    }
+
+    /// Several ranges of a payload are wanted at once. Where `meet` says how many, that many are
+    /// answered only together.
+    pub(crate) fn give_ranges(&self, at_once: u32, meet: Option<usize>) {
+        let mut ranges = self.ranges.lock().unwrap();
+        ranges.at_once = Some(at_once);
+        ranges.meet = meet.map(|count| Arc::new(Barrier::new(count)));
     }
 
     /// Every payload is sent whole, whatever is asked for.
@@ -140,7 +167,7 @@ impl Watched {
 }
 
 fn spoilt(payload: Payload, spoil: Spoil) -> Payload {
-    let size = payload.size.unwrap();
+    let size = payload.range.end - payload.range.start;
     let broken = stream::once(async { unavailable() });
     let body: Body = match spoil {
         Spoil::Flip => payload
@@ -230,11 +257,19 @@ impl Repository for Watched {
 
     async fn get_payload(&self, digest: &Digest, range: Range<u64>) -> Result<Payload> {
         self.call("get_payload", format!("{digest} {}", range.start))?;
+        let (meet, spoilt_from) = {
+            let ranges = self.ranges.lock().unwrap();
+            (ranges.meet.clone(), ranges.spoilt)
+        };
+        if let Some(meet) = meet.filter(|_| range.start > 0) {
+            meet.wait().await;
+        }
         let range = match self.ignores_ranges.load(Ordering::SeqCst) {
             true => 0..u64::MAX,
             false => range,
         };
         let spoil = self.spoilt.lock().unwrap().get(digest).copied();
+        let spoil = spoil.filter(|_| spoilt_from.is_none_or(|start| start == range.start));
         let later = u64::from(spoil == Some(Spoil::BeginLate));
         let range = range.start + later..range.end;
         let payload = self.inner.get_payload(digest, range).await?;
@@ -245,6 +280,11 @@ impl Repository for Watched {
             Some(spoil) => spoilt(payload, spoil),
             None => payload,
         })
+    }
+
+    fn ranges_at_once(&self) -> u32 {
+        let asked = self.ranges.lock().unwrap().at_once;
+        asked.unwrap_or_else(|| self.inner.ranges_at_once())
     }
 
     async fn payload_file(&self, digest: &Digest) -> Result<Option<File>> {
