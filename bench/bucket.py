@@ -85,7 +85,9 @@ class Ways:
         return f"s3://{self.store.bucket}/{prefix}"
 
     def watched(self, name, command, env, *then):
-        """Seconds of a command and of what follows it; its memory and requests are noted."""
+        """Seconds of a command and of what follows it; its memory and requests are noted. What others have
+        written is on the disk before."""
+        run(["sync", "-f", self.work])
         before = self.store.requests()
         began = time.perf_counter()
         process = subprocess.Popen([str(c) for c in command], env=env, stdout=subprocess.PIPE)

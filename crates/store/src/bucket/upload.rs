@@ -13,7 +13,7 @@
 //! Memory: [`PARTS`] parts, of all uploads of the repository together, and a little for each payload
 //! that has only begun to come. Who waits for room holds none, so some upload always goes on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use farseek_object::{Digest, Hasher};
@@ -71,6 +71,34 @@ pub(super) struct Uploader {
 struct Collected {
     bytes: BytesMut,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The memory of parts that were sent, for those that come. An allocator keeps so large a piece back
+/// for a while where it is freed on another thread, and a part each is soon twice what is in use.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<BytesMut>>>);
+
+impl Spare {
+    /// Room for `length` bytes.
+    fn take(&self, length: usize) -> BytesMut {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Parts grow, so those that are too small are not wanted again.
+        while let Some(bytes) = spare.pop() {
+            if bytes.capacity() >= length {
+                return bytes;
+            }
+        }
+        BytesMut::with_capacity(length)
+    }
+
+    /// Takes the memory of `bytes` back, unless somebody else has it still.
+    fn give(&self, bytes: Bytes) {
+        if let Ok(mut bytes) = bytes.try_into_mut() {
+            bytes.clear();
+            let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.push(bytes);
+        }
+    }
 }
 
 /// Where a body has got to.
@@ -247,11 +275,11 @@ impl Uploader {
                 parts.push(joined(done)?);
             }
             let length = PART * units(number) as usize;
+            let room = self.room(units(number)).await;
             part = Collected {
-                bytes: BytesMut::new(),
-                _room: Some(self.room(units(number)).await),
+                bytes: upload.spare.take(length),
+                _room: Some(room),
             };
-            part.bytes.reserve(length);
             is_full = incoming.fill(&mut part.bytes, length).await?;
         }
         while let Some(done) = tasks.join_next().await {
@@ -283,6 +311,7 @@ struct Upload {
     key: Path,
     record: Path,
     begun: Arc<Begun>,
+    spare: Spare,
 }
 
 impl Upload {
@@ -293,6 +322,7 @@ impl Upload {
             key: key.clone(),
             record: keys.at(UPLOADS, &Uuid::new_v4().to_string()),
             begun: Arc::new(begun),
+            spare: Spare::default(),
         };
         let record = Bytes::from(record_text(key, &upload.begun.id));
         if let Err(error) = bucket.write(&upload.record, record).await {
@@ -308,11 +338,14 @@ impl Upload {
         part: Collected,
     ) -> impl Future<Output = Result<(usize, PartId)>> + Send + 'static {
         let (bucket, key) = (self.bucket.clone(), self.key.clone());
-        let begun = Arc::clone(&self.begun);
+        let (begun, spare) = (Arc::clone(&self.begun), self.spare.clone());
         async move {
             let Collected { bytes, _room } = part;
-            let sent = bucket.write_part(&key, &begun.id, number, bytes.freeze());
-            Ok((number, sent.await?))
+            let bytes = bytes.freeze();
+            let sent = bucket.write_part(&key, &begun.id, number, bytes.clone());
+            let sent = sent.await?;
+            spare.give(bytes);
+            Ok((number, sent))
         }
     }
 
@@ -371,5 +404,29 @@ mod tests {
         let bytes: u64 = (0..10_000).map(|n| u64::from(units(n)) * PART as u64).sum();
         assert!(bytes > 350 << 30, "{bytes}");
         assert!((0..10_000).all(|n| units(n) as usize <= PARTS));
+    }
+
+    #[test]
+    fn the_memory_of_a_part_is_used_again() {
+        let spare = Spare::default();
+        let mut bytes = spare.take(PART);
+        bytes.extend_from_slice(b"some");
+        let (sent, place) = (bytes.freeze(), spare.0.lock().unwrap().len());
+        assert_eq!(place, 0);
+        let address = sent.as_ptr();
+        spare.give(sent);
+        assert_eq!(spare.0.lock().unwrap().len(), 1);
+        let again = spare.take(PART);
+        assert_eq!((again.as_ptr(), again.len()), (address, 0));
+        // Somebody else still sends it.
+        let sent = again.freeze();
+        let other = sent.clone();
+        spare.give(sent);
+        assert!(spare.0.lock().unwrap().is_empty());
+        drop(other);
+        // Too small for what comes now.
+        spare.give(BytesMut::with_capacity(1).freeze());
+        assert!(spare.take(PART).capacity() >= PART);
+        assert!(spare.0.lock().unwrap().is_empty());
     }
 }
