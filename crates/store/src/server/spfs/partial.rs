@@ -60,6 +60,8 @@ pub(super) struct Partials {
     hashed: Mutex<HashMap<Digest, (Looks, Hasher)>>,
     /// How many bytes those will have that are going on here. Nothing is done while it is held.
     going_on: Mutex<HashMap<Digest, u64>>,
+    /// Held by who looks whether there is room, until it has taken it.
+    admission: Mutex<()>,
 }
 
 /// What tells whether a file is the one that was left, and as it was left.
@@ -92,6 +94,18 @@ pub(super) enum Begun {
     Elsewhere,
 }
 
+/// The room of an upload that is going on, or about to.
+struct Room {
+    partials: Arc<Partials>,
+    digest: Digest,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.partials.going_on().remove(&self.digest);
+    }
+}
+
 /// An upload that is going on. What has been written stays when it is dropped.
 pub(super) struct Partial {
     partials: Arc<Partials>,
@@ -102,6 +116,8 @@ pub(super) struct Partial {
     /// How much of it is hashed: all, or less while the rest is being written.
     hashed: u64,
     hasher: Hasher,
+    /// Nothing where somebody only looks.
+    room: Option<Room>,
 }
 
 impl Partials {
@@ -110,6 +126,7 @@ impl Partials {
             options,
             hashed: Mutex::default(),
             going_on: Mutex::default(),
+            admission: Mutex::default(),
         })
     }
 
@@ -138,20 +155,36 @@ impl Partials {
 
     /// Goes on with `digest`, of `size` bytes, after `start` of them.
     pub(super) fn go_on(self: &Arc<Self>, digest: &Digest, size: u64, start: u64) -> Result<Begun> {
-        if !self.make_room(digest, size)? {
+        let Some(room) = self.room(digest, size)? else {
             return Ok(Begun::Elsewhere);
-        }
+        };
         let Some(mut partial) = self.open(digest)? else {
             return Ok(Begun::Elsewhere);
         };
+        partial.room = Some(room);
         if partial.length > size {
             partial.restart()?;
         }
         if partial.length != start {
             return Ok(Begun::At(partial.length));
         }
-        self.going_on().insert(*digest, size);
         Ok(Begun::Open(partial))
+    }
+
+    /// Takes room for `digest`; `None` where there is none, or somebody has taken it.
+    fn room(self: &Arc<Self>, digest: &Digest, size: u64) -> Result<Option<Room>> {
+        let _turn = self
+            .admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.going_on().contains_key(digest) || !self.make_room(digest, size)? {
+            return Ok(None);
+        }
+        self.going_on().insert(*digest, size);
+        Ok(Some(Room {
+            partials: Arc::clone(self),
+            digest: *digest,
+        }))
     }
 
     /// Opens the file of `digest`, which may be new, and locks it; `None` where it is locked.
@@ -181,6 +214,7 @@ impl Partials {
             length,
             hashed,
             hasher,
+            room: None,
         };
         partial.hash()?;
         Ok(Some(partial))
@@ -193,8 +227,13 @@ impl Partials {
         found.retain(|found| found.digest != Some(*digest));
         found.sort_by_key(|found| found.written);
         let limit = SystemTime::now().checked_sub(self.options.age);
-        let mut left = found.len();
-        let mut bytes: u64 = found.iter().map(|found| found.bytes).sum();
+        // Those that are going on take all the room they have asked for, begun or not.
+        let going_on = self.going_on().clone();
+        let is_going_on = |found: &Found| found.digest.is_some_and(|d| going_on.contains_key(&d));
+        found.retain(|found| !is_going_on(found));
+        let mut left = found.len() + going_on.len();
+        let found_bytes = found.iter().map(|found| found.bytes);
+        let mut bytes: u64 = found_bytes.chain(going_on.values().copied()).sum();
         for old in &found {
             let expired = limit.is_some_and(|limit| old.written < limit);
             let fits = left < self.options.most && self.fits(bytes, size);
@@ -238,11 +277,10 @@ impl Partials {
                 .to_str()
                 .and_then(|name| name.strip_prefix(UPLOAD_PREFIX));
             let digest = digest.and_then(|digest| digest.parse::<Digest>().ok());
-            let expected = digest.and_then(|digest| self.going_on().get(&digest).copied());
             found.push(Found {
                 digest,
                 path: entry.path(),
-                bytes: metadata.len().max(expected.unwrap_or_default()),
+                bytes: metadata.len(),
                 written: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
             });
         }
@@ -387,7 +425,6 @@ impl Partial {
 impl Drop for Partial {
     /// What is written stays, for who goes on with it.
     fn drop(&mut self) {
-        self.partials.going_on().remove(&self.digest);
         self.remember();
         // Whoever sends it to the disk still has a descriptor of the file, and with it the lock.
         let _ = self.file.unlock();
@@ -530,5 +567,21 @@ mod tests {
         }
         assert!(partials.make_room(&Digest::of(b"h"), 1).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn of_two_who_begin_at_once_one_gets_the_last_room() {
+        let (_directory, partials) = partials(4, 100);
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        // Nothing of it is in the directory yet.
+        let room = partials.room(&one, 60).unwrap().unwrap();
+        assert!(partials.room(&two, 60).unwrap().is_none());
+        assert!(partials.room(&one, 60).unwrap().is_none(), "it is taken");
+        // Who only looks takes it from nobody.
+        fs::write(partials.path(&one), b"on").unwrap();
+        assert_eq!(partials.begun(&one).unwrap(), Some(2));
+        assert!(partials.room(&two, 60).unwrap().is_none());
+        drop(room);
+        assert!(partials.room(&two, 60).unwrap().is_some());
     }
 }
