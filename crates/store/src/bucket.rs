@@ -13,11 +13,13 @@
 //! - *Reading.* A range is one request. Keys never change, so no reader minds an entity tag.
 //! - *Cleaning.* An object store cannot remove a key only if it is old: between the look at its age and
 //!   the removal somebody may have counted on it. So writers and sweeps exclude each other, by keys
-//!   ([`hold`]). It follows that whatever a writer has found is there until its tag is: no sweep began
-//!   since its hold, and the one before had ended. A sweep reads the tags again when it has begun, from
-//!   when on nobody writes any, so it knows the tag of every writer who has ended. Ages then matter only
-//!   to who writes without holding, and are told by the server's clock alone. Who is killed leaves keys
-//!   that nothing refers to, and a hold that counts for ten minutes: a clean says so and removes nothing.
+//!   ([`hold`]), and each waits a while for the other. It follows that whatever a writer has found is
+//!   there until its tag is: no sweep began since its hold, and the one before had ended; and who has
+//!   lost its hold tags nothing. A sweep reads the tags again when it has begun, from when on nobody
+//!   writes any, so it knows the tag of every writer who has ended. Ages then matter only to who writes
+//!   without holding, or comes to tag later, and are told by the server's clock alone. Who is killed
+//!   leaves keys that nothing refers to, and a hold that counts for ten minutes: a clean says so and
+//!   removes nothing.
 //! - *Waiting.* Deadlines on progress, retries and counts are in [`wire`], for every request.
 //! - *Errors* name the bucket and the key, and say what to do ([`trouble`]). No message holds anything
 //!   of the address but the bucket and the prefix; what may be secret is a [`Secret`].

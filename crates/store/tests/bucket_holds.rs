@@ -4,13 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use farseek_object::{
-    Blob, Digest, DirectoryBuilder, EntryName, Header, Layer, NewEntry, Object, TagName,
+    Blob, Digest, DirectoryBuilder, EntryName, EnvItem, Header, Layer, NewEntry, Object, TagName,
 };
 use farseek_store::{
     CleanOptions, CleanSummary, CopyOptions, Location, MemoryRepository, OpenOptions, PutOptions,
@@ -82,6 +82,13 @@ async fn clean(repository: Arc<dyn Repository>) -> Result<CleanSummary> {
         threshold: Duration::ZERO,
         ..CleanOptions::default()
     };
+    clean_with(repository, options).await
+}
+
+async fn clean_with(
+    repository: Arc<dyn Repository>,
+    options: CleanOptions,
+) -> Result<CleanSummary> {
     let plan = plan_clean(&repository, &options, &()).await?;
     sweep(&repository, &plan, &options, &()).await
 }
@@ -119,12 +126,19 @@ fn file_of(server: &BucketServer, payload: &Digest) -> PathBuf {
 async fn old_payload(server: &BucketServer, repository: &dyn Repository) -> Bytes {
     let bytes = Bytes::from("what everybody has");
     let payload = put_payload(repository, bytes.clone()).await;
-    let file = std::fs::File::options();
-    let file = file.clone().write(true).open(file_of(server, &payload));
-    let hour = Duration::from_secs(3600);
-    let ago = std::time::SystemTime::now() - hour;
-    file.unwrap().set_modified(ago).unwrap();
+    make_old(&file_of(server, &payload));
     bytes
+}
+
+/// Makes it an hour old; in a folder, all that there is.
+fn make_old(path: &Path) {
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap();
+        return entries.for_each(|entry| make_old(&entry.unwrap().path()));
+    }
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let ago = SystemTime::now() - Duration::from_secs(3600);
+    file.set_modified(ago).unwrap();
 }
 
 /// Waits for something that is about to happen.
@@ -202,6 +216,31 @@ async fn nobody_waits_for_a_clean_all_of_whose_removals_were_answered() {
     assert_eq!(clean(cleaner).await.unwrap().payloads, 1);
     assert_eq!(server.count(PAYLOADS), 2);
     assert_eq!(cleaners(&server), [""; 0].map(PathBuf::from));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_by_its_digest_stays_for_a_while_as_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let bucket = on(&server).await;
+    let from = tagged(Bytes::from("a file")).await;
+    let layer = from.read_tag(&name()).await.unwrap().head().unwrap().target;
+    let push_layer = async || {
+        let items = [EnvItem::Digest(layer)];
+        let (from, to) = (Arc::clone(&from), Arc::clone(&bucket));
+        copy(from, to, &items, CopyOptions::default(), Arc::new(())).await
+    };
+    push_layer().await.unwrap();
+    let all = ["objects", "payloads"].map(|shelf| server.folder().join("site").join(shelf));
+    all.iter().for_each(|folder| make_old(folder));
+    // All of it is there: nothing is sent but what keeps it.
+    assert_eq!(push_layer().await.unwrap().payloads, 0);
+    let clean = || clean_with(Arc::clone(&bucket), CleanOptions::default());
+    let cleaned = clean().await.unwrap();
+    assert_eq!((cleaned.objects, cleaned.payloads), (0, 0));
+    all.iter().for_each(|folder| make_old(folder));
+    let cleaned = clean().await.unwrap();
+    assert_eq!((cleaned.objects, cleaned.payloads), (3, 1));
 }
 
 /// What may happen to the body of an answer on its way.

@@ -107,6 +107,24 @@ async fn a_writer_who_was_stopped_for_long_tags_nothing_of_what_it_found_before(
 }
 
 #[tokio::test]
+async fn what_was_removed_here_is_not_said_to_be_there() {
+    let repository = repository(&Arc::new(InMemory::new()));
+    let blob = put(&*repository, "damaged").await;
+    let hold = repository.hold().await.unwrap();
+    let look = async || {
+        let states = repository.bulk().unwrap().look_for_blobs(vec![blob]);
+        let state = states.await.unwrap()[0];
+        (state.payload.is_some(), state.object)
+    };
+    assert_eq!(look().await, (true, true));
+    repository.remove_payload(&blob).await.unwrap();
+    assert_eq!(look().await, (false, true));
+    repository.remove_object(&blob).await.unwrap();
+    assert_eq!(look().await, (false, false));
+    hold.release().await;
+}
+
+#[tokio::test]
 async fn a_hold_that_is_written_anew_too_late_stays_lost() {
     let renewed = renewed::Renewed::new(BootInstant::now());
     asleep::sleep(HOLD_TRUSTED / 2);

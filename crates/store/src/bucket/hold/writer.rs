@@ -214,7 +214,10 @@ impl Exclusion {
 
     /// Waits, without a key that would be in its way, until no cleaner is at it, or for long enough.
     async fn give_way(&self, arrived: BootInstant) -> Result<()> {
-        tracing::info!("somebody cleans the bucket: waiting for that");
+        tracing::warn!(
+            "somebody cleans the bucket: waiting for that for up to {} s",
+            GIVES_WAY.as_secs()
+        );
         while arrived.elapsed() < GIVES_WAY {
             sleep(LOOKED).await;
             if self.list(CLEANS).await?.is_empty() {
