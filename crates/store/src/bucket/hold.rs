@@ -18,8 +18,8 @@
 //!   given up on its way, or an attempt at it had no answer, it is not removed at all, and writers
 //!   wait until it counts no more. So with a tag that was given up, and the key of its writer.
 //!
-//! None of this can wait for the other for ever: a writer who waits has no key at first, and a
-//! cleaner who waits gives up first. This is explored in [`model`].
+//! Neither can wait for the other for ever: a writer who waits has no key at first, and a cleaner who
+//! waits gives up. All of it is explored in `model.rs`, where each rule is shown to be needed.
 //!
 //! It needs that a listing shows what was written before it, which S3, GCS and Azure promise, and
 //! Garage with its usual quorums.

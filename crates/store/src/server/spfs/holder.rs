@@ -13,8 +13,8 @@
 //!
 //! A hold may come to count no more, where the repository could not be told of it in time. It is given
 //! up then, and a new one is taken. What clients were told before that, or have sent, may be gone, and
-//! nobody knows which client has begun when: so for a day each tag is put only when [all](super::whole)
-//! that it leads to has been found to be there.
+//! nobody knows which client has begun when: so for a day each tag is put only when all that it leads to
+//! has been found to be there (`whole.rs`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
