@@ -13,11 +13,13 @@
 //! - *Reading.* A range is one request. Keys never change, so no reader minds an entity tag.
 //! - *Cleaning.* An object store cannot remove a key only if it is old: between the look at its age and
 //!   the removal somebody may have counted on it. So writers and sweeps exclude each other, by keys
-//!   ([`hold`]). It follows that whatever a writer has found is there until its tag is: no sweep began
-//!   since its hold, and the one before had ended. A sweep reads the tags again when it has begun, from
-//!   when on nobody writes any, so it knows the tag of every writer who has ended. Ages then matter only
-//!   to who writes without holding, and are told by the server's clock alone. Who is killed leaves keys
-//!   that nothing refers to, and a hold that counts for ten minutes: a clean says so and removes nothing.
+//!   ([`hold`]), and each waits a while for the other. It follows that whatever a writer has found is
+//!   there until its tag is: no sweep began since its hold, and the one before had ended; and who has
+//!   lost its hold tags nothing. A sweep reads the tags again when it has begun, from when on nobody
+//!   writes any, so it knows the tag of every writer who has ended. Ages then matter only to who writes
+//!   without holding, or comes to tag later, and are told by the server's clock alone. Who is killed
+//!   leaves keys that nothing refers to, and a hold that counts for ten minutes: a clean says so and
+//!   removes nothing.
 //! - *Waiting.* Deadlines on progress, retries and counts are in [`wire`], for every request.
 //! - *Errors* name the bucket and the key, and say what to do ([`trouble`]). No message holds anything
 //!   of the address but the bucket and the prefix; what may be secret is a [`Secret`].
@@ -43,7 +45,7 @@ mod access;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use farseek_object::{Digest, DigestPrefix, Object, Tag, TagName, TagNamespace, TagStream};
@@ -56,7 +58,7 @@ pub use self::access::BucketEnvironment;
 pub(crate) use self::access::{BucketAddress, Kind};
 use self::bulk::Presence;
 use self::handle::Bucket;
-use self::hold::Exclusion;
+use self::hold::{Exclusion, Permit};
 use self::keys::Keys;
 pub use self::secret::Secret;
 use self::tags::Tags;
@@ -120,14 +122,20 @@ impl BucketRepository {
     }
 
     fn new(bucket: Bucket, keys: Keys, location: String) -> Self {
+        let exclusion = Arc::new(Exclusion::new(bucket.clone(), keys.clone()));
+        Self::excluding(bucket, keys, location, exclusion)
+    }
+
+    fn excluding(bucket: Bucket, keys: Keys, location: String, exclusion: Arc<Exclusion>) -> Self {
         let tags = Tags {
             bucket: bucket.clone(),
             keys: keys.clone(),
             location: location.clone(),
+            exclusion: Arc::clone(&exclusion),
         };
         Self {
             uploader: Uploader::new(bucket.clone(), keys.clone()),
-            exclusion: Arc::new(Exclusion::new(bucket.clone(), keys.clone())),
+            exclusion,
             presence: Arc::default(),
             bucket,
             keys,
@@ -135,6 +143,14 @@ impl BucketRepository {
             tags,
             wire: None,
         }
+    }
+
+    /// The same, of which a sweep waits for so long for those who write when it begins.
+    #[must_use]
+    pub fn awaiting_writers(self, patience: Duration) -> Self {
+        let exclusion = Exclusion::new(self.bucket.clone(), self.keys.clone());
+        let exclusion = Arc::new(exclusion.with_patience(patience));
+        Self::excluding(self.bucket, self.keys, self.location, exclusion)
     }
 
     fn with_wire(self, wire: Wire) -> Self {
@@ -187,34 +203,56 @@ impl BucketRepository {
         }
         let key = self.keys.of(shelf, digest);
         let permit = self.exclusion.permit().await?;
-        let removed = self.in_time(&key, self.bucket.remove(&key)).await;
+        let removed = self.in_time(&permit, &key, self.bucket.remove(&key)).await;
         permit.done_with(&removed);
         removed.map(|()| true)
     }
 
     /// Removes `key`, which takes no longer than others wait for it.
-    async fn in_time(&self, key: &Path, removal: impl Future<Output = Result<()>>) -> Result<()> {
-        let removal = tokio::time::timeout(hold::REMOVAL_MAX, removal);
-        removal.await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable {
-                location: self.bucket.shown(key),
-                reason: "its removal takes too long".to_owned(),
-                source: None,
-            })
-        })
+    async fn in_time(
+        &self,
+        permit: &Permit,
+        key: &Path,
+        removal: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        permit.removing(self.bucket.shown(key), removal).await
     }
 
-    /// Changes a tag. Whoever does not hold the repository does so meanwhile: a sweep that is under
-    /// way has read the tags.
+    /// Removes what may be damaged, or is not wanted.
+    async fn remove(&self, shelf: Shelf, digest: &Digest) -> Result<()> {
+        self.presence.note_gone(shelf, digest);
+        let removed = self.bucket.remove(&self.keys.of(shelf, digest)).await;
+        self.presence.note_gone(shelf, digest);
+        removed
+    }
+
+    /// Changes a tag. The repository is held meanwhile: a sweep that is under way has read the tags.
     async fn tag<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.exclusion.is_held() {
-            self.exclusion.check()?;
-            return change.await;
-        }
         let hold = self.hold().await?;
         let changed = change.await;
         hold.release().await;
         changed
+    }
+
+    /// Removes tags. One who sweeps does so while nobody writes.
+    async fn untag(&self, change: impl Future<Output = Result<()>>) -> Result<()> {
+        let permit = self.exclusion.permit_in_sweep().await?;
+        let changed = change.await;
+        // What comes late removes no more than this has.
+        if let Some(permit) = permit {
+            permit.done();
+        }
+        changed
+    }
+
+    /// Writes an object again that is there, so that it is young.
+    async fn rewrite(&self, digest: &Digest) -> Result<bool> {
+        let key = self.keys.of(Shelf::Objects, digest);
+        let Some(bytes) = self.bucket.read(&key, OBJECT_MAX_BYTES).await? else {
+            return Ok(false);
+        };
+        let write = self.bucket.write(&key, bytes);
+        self.exclusion.referring(write).await.map(|()| true)
     }
 }
 
@@ -257,14 +295,25 @@ impl Repository for BucketRepository {
     async fn put_object(&self, object: &Object, _options: PutOptions) -> Result<Digest> {
         let (digest, bytes) = rules::encode(object)?;
         let key = self.keys.of(Shelf::Objects, &digest);
-        self.bucket.write(&key, bytes.into()).await?;
+        let write = self.bucket.write(&key, bytes.into());
+        self.exclusion.referring(write).await?;
         Ok(digest)
     }
 
+    /// It is written again, for there is no other way to make it young. Who holds nothing counts on
+    /// nothing: what it wrote again could be what a sweep has removed below.
+    async fn refresh_object(&self, digest: &Digest) -> Result<bool> {
+        if !self.exclusion.is_held() {
+            return self.has_object(digest).await;
+        }
+        let hold = self.hold().await?;
+        let is_there = self.rewrite(digest).await;
+        hold.release().await;
+        is_there
+    }
+
     async fn remove_object(&self, digest: &Digest) -> Result<()> {
-        self.bucket
-            .remove(&self.keys.of(Shelf::Objects, digest))
-            .await
+        self.remove(Shelf::Objects, digest).await
     }
 
     async fn object_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -299,9 +348,7 @@ impl Repository for BucketRepository {
     }
 
     async fn remove_payload(&self, digest: &Digest) -> Result<()> {
-        self.bucket
-            .remove(&self.keys.of(Shelf::Payloads, digest))
-            .await
+        self.remove(Shelf::Payloads, digest).await
     }
 
     async fn payload_written(&self, digest: &Digest) -> Result<Option<SystemTime>> {
@@ -343,7 +390,7 @@ impl Repository for BucketRepository {
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
-        self.tags.remove(tag).await
+        self.untag(self.tags.remove(tag)).await
     }
 
     async fn readable_tag(&self, name: &TagName) -> Result<TagStream> {
@@ -355,7 +402,7 @@ impl Repository for BucketRepository {
     }
 
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
-        self.tags.remove_stream(name).await
+        self.untag(self.tags.remove_stream(name)).await
     }
 
     fn bulk(&self) -> Option<&dyn Bulk> {
@@ -383,10 +430,10 @@ impl Repository for BucketRepository {
 
     async fn in_namespace(&self, namespace: Option<&TagNamespace>) -> Result<Arc<dyn Repository>> {
         let keys = self.keys.in_namespace(namespace.cloned());
-        let seen = Self::new(self.bucket.clone(), keys, self.location.clone());
+        let (bucket, exclusion) = (self.bucket.clone(), Arc::clone(&self.exclusion));
+        let seen = Self::excluding(bucket, keys, self.location.clone(), exclusion);
         Ok(Arc::new(Self {
             uploader: self.uploader.clone(),
-            exclusion: Arc::clone(&self.exclusion),
             presence: Arc::clone(&self.presence),
             wire: self.wire.clone(),
             ..seen

@@ -18,6 +18,7 @@ mod blocking;
 mod task;
 mod retry;
 mod liveness;
+mod boot_instant;
 mod process;
 mod http;
 mod rules;

@@ -21,26 +21,45 @@ use crate::error::Result;
 #[derive(Default)]
 pub struct Hold {
     _guard: Option<Box<dyn Any + Send + Sync>>,
+    /// Where it may come to count no more: whether that has happened.
+    check: Option<Check>,
     /// In a lock only because it is otherwise for one thread at a time.
     release: Mutex<Option<BoxFuture<'static, ()>>>,
 }
+
+type Check = Box<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl Hold {
     /// A hold that ends when `guard` is dropped.
     pub(crate) fn of(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
+            check: None,
             release: Mutex::default(),
         }
     }
 
     /// A hold that ends at once when `release` has run to its end, and after a while where it is
-    /// dropped.
-    pub(crate) fn released_by(release: impl Future<Output = ()> + Send + 'static) -> Self {
+    /// dropped; whether it [has counted](Self::check) until now says `check`.
+    pub(crate) fn released_by(
+        release: impl Future<Output = ()> + Send + 'static,
+        check: impl Fn() -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             _guard: None,
+            check: Some(Box::new(check)),
             release: Mutex::new(Some(release.boxed())),
         }
+    }
+
+    /// That it has counted without a gap since it was taken: what was found or written since then
+    /// is there.
+    ///
+    /// # Errors
+    /// `Unavailable` where others may have taken it for the hold of somebody who was killed. That
+    /// is so for good: what depends on it begins anew.
+    pub fn check(&self) -> Result<()> {
+        self.check.as_ref().map_or(Ok(()), |check| check())
     }
 
     /// Ends it, for everybody, at once. That goes without saying where it is kept on this machine;

@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -230,6 +231,10 @@ async fn answer(
             BucketFault::Delay(delay) => tokio::time::sleep(*delay).await,
             BucketFault::Never => std::future::pending().await,
             BucketFault::Hangup => return Err(io::Error::other("hung up, as the test wishes")),
+            BucketFault::Later(delay) => {
+                tokio::spawn(do_later(*delay, request, shared));
+                return Err(io::Error::other("done later, as the test wishes"));
+            }
             _ => {}
         }
     }
@@ -248,6 +253,12 @@ async fn answer(
     }
     progress.answered(answer.status().as_u16());
     Ok(answer::send(answer, &faults, progress))
+}
+
+async fn do_later(delay: Duration, request: hyper::Request<Incoming>, shared: Arc<Shared>) {
+    tokio::time::sleep(delay).await;
+    // Nobody waits for the answer.
+    drop(hyper::service::Service::call(&shared.service, request).await);
 }
 
 impl Shared {

@@ -4,7 +4,7 @@
 //! takes few pages. In a bucket with more in it each blob is asked for.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -42,17 +42,55 @@ struct Present {
 
 /// A listing that is made when it is first needed, and forgotten when nobody holds the repository.
 #[derive(Debug, Default)]
-pub(super) struct Presence(Mutex<Arc<OnceCell<Listed>>>);
+pub(super) struct Presence(Mutex<Known>);
+
+/// Guarded for moments.
+#[derive(Debug, Default)]
+struct Known {
+    listed: Arc<OnceCell<Listed>>,
+    /// What was removed here while the repository was held, whatever the listing says: objects, and
+    /// payloads. What a sweep removes is not in it, for after a sweep comes another listing.
+    gone: [HashSet<Digest>; 2],
+}
 
 impl Presence {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The listing of now is not that of later.
     pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        *self.known() = Known::default();
+    }
+
+    /// Something was removed here, or is about to be.
+    pub(super) fn note_gone(&self, shelf: Shelf, digest: &Digest) {
+        self.known().gone[place(shelf)].insert(*digest);
+    }
+
+    fn is_gone(&self, shelf: Shelf, digest: &Digest) -> bool {
+        self.known().gone[place(shelf)].contains(digest)
     }
 
     fn cell(&self) -> Arc<OnceCell<Listed>> {
-        let cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&cell)
+        Arc::clone(&self.known().listed)
+    }
+
+    /// What is known of a blob by a listing and what has gone since.
+    fn state(&self, present: &Present, digest: &Digest) -> BlobState {
+        let payload = present.payloads.get(digest).copied();
+        let object = present.objects.contains(digest);
+        BlobState {
+            payload: payload.filter(|_| !self.is_gone(Shelf::Payloads, digest)),
+            object: object && !self.is_gone(Shelf::Objects, digest),
+        }
+    }
+}
+
+fn place(shelf: Shelf) -> usize {
+    match shelf {
+        Shelf::Objects => 0,
+        Shelf::Payloads => 1,
     }
 }
 
@@ -122,10 +160,7 @@ impl Bulk for BucketRepository {
             let cell = self.presence.cell();
             let listed = cell.get_or_try_init(|| list(&self.bucket, &self.keys));
             if let Some(present) = listed.await? {
-                let state = |digest: &Digest| BlobState {
-                    payload: present.payloads.get(digest).copied(),
-                    object: present.objects.contains(digest),
-                };
+                let state = |digest| self.presence.state(present, digest);
                 return Ok(digests.iter().map(state).collect());
             }
         }
@@ -152,11 +187,12 @@ impl Bulk for BucketRepository {
 
     async fn put_objects(&self, objects: Vec<Object>) -> Result<()> {
         let puts = objects.into_iter().map(|object| {
-            let bucket = self.bucket.clone();
+            let (bucket, exclusion) = (self.bucket.clone(), Arc::clone(&self.exclusion));
             async move {
                 let (digest, bytes) = rules::encode(&object)?;
                 let key = self.keys.of(Shelf::Objects, &digest);
-                bucket.write(&key, bytes.into()).await
+                let write = bucket.write(&key, bytes.into());
+                exclusion.referring(write).await
             }
         });
         stream::iter(puts)

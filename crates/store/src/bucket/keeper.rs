@@ -95,7 +95,7 @@ impl Upkeep for BucketRepository {
             }
             self.bucket.remove(&key).await
         };
-        let removed = self.in_time(&key, removal).await;
+        let removed = self.in_time(&permit, &key, removal).await;
         permit.done_with(&removed);
         removed.map(|()| true)
     }

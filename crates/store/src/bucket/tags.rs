@@ -7,6 +7,7 @@
 //! it only to be spared the contents of versions, of which the keys name what they are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
 use super::handle::Bucket;
+use super::hold::Exclusion;
 use super::keys::{Keys, NAMESPACE, VERSIONS};
 use super::versions::{self, Seen, Version, VersionName};
 use crate::error::{Result, StoreError};
@@ -44,6 +46,7 @@ pub(super) struct Tags {
     pub(super) bucket: Bucket,
     pub(super) keys: Keys,
     pub(super) location: String,
+    pub(super) exclusion: Arc<Exclusion>,
 }
 
 /// A history, and the keys it was made of, oldest first.
@@ -267,15 +270,28 @@ impl Tags {
             text: tag.name.to_string(),
             reason: format!("its time {} cannot be stored", tag.time),
         })?;
-        let key = self.key(&tag.name, &version);
-        let bytes = Bytes::from(tag.encode());
-        self.bucket.write(&key, bytes).await?;
+        self.put(tag, &version).await?;
         let mut stream = read.stream;
         let mut names = read.names;
         stream.insert(tag.clone());
         names.push(version);
         self.copy_out(&tag.name, stream, names).await;
         Ok(())
+    }
+
+    /// Writes the key of a version, unless a hold was lost before it is there.
+    async fn put(&self, tag: &Tag, version: &VersionName) -> Result<()> {
+        let key = self.key(&tag.name, version);
+        let bytes = Bytes::from(tag.encode());
+        let undo = async {
+            // What it names may be gone. Who runs this again puts it there again.
+            if let Err(error) = self.bucket.remove(&key).await {
+                let error = error.with_causes();
+                tracing::warn!("a tag stays of which much may be gone: {error}");
+            }
+        };
+        let write = self.bucket.write(&key, bytes);
+        self.exclusion.tagging(write, undo).await
     }
 
     /// Removes the version that is seen as `tag`.
@@ -331,8 +347,7 @@ impl Tags {
         for tag in history.newest_first().rev() {
             rules::check_storable(tag)?;
             let version = VersionName::new(tag, Seen::Kept).ok_or_else(|| self.unknown(name))?;
-            let bytes = Bytes::from(tag.encode());
-            self.bucket.write(&self.key(name, &version), bytes).await?;
+            self.put(tag, &version).await?;
             kept.push(version);
         }
         let gone = before.into_iter().filter(|version| !kept.contains(version));

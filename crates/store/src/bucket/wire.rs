@@ -13,26 +13,28 @@
 //! between attempts included (a copy within the store has more, by its size); an error holds no
 //! query and no header of a request.
 
-use std::pin::Pin;
+mod answer;
+mod body;
+mod minding;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::stream::{self, StreamExt};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::Body as _;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
-    HttpResponse, HttpResponseBody, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
 };
-use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use reqwest::{Method, StatusCode, redirect};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use self::answer::{is_error, is_listing, is_page, origin, refused, unanswered};
+use self::body::{Watched, collect, in_pieces};
+pub(super) use self::minding::{copying, minding};
 use super::requests::Counters;
 use super::trouble::Trouble;
 use crate::error::{Result, StoreError};
@@ -47,9 +49,6 @@ const IDLE: Duration = Duration::from_secs(12);
 
 /// Notices a peer that is gone while a connection waits.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// A body goes out in pieces of this size: each that is taken is progress.
-const PIECE: usize = 64 << 10;
 
 /// No error, and no answer to a write, is longer.
 const ANSWER_MAX: usize = 1 << 20;
@@ -66,20 +65,6 @@ const ATTEMPTS: u32 = 6;
 
 /// A question is asked so often, at least, before the stall deadline.
 const QUESTIONS: u32 = 4;
-
-/// Bytes that a store copies within itself in a second, at least.
-const COPIED_PER_SECOND: u64 = 20 << 20;
-
-tokio::task_local! {
-    /// How long the copy that is asked for may take beyond the stall deadline.
-    static COPYING: Duration;
-}
-
-/// Asks for a copy of `size` bytes within the store: some say nothing before they have made it.
-pub(super) async fn copying<T>(size: u64, copy: impl Future<Output = T>) -> T {
-    let takes = Duration::from_secs(size / COPIED_PER_SECOND);
-    COPYING.scope(takes, copy).await
-}
 
 /// Whoever gives credentials is on this machine or near: it answers soon or is not there.
 const CREDENTIALS_STALL: Duration = Duration::from_secs(3);
@@ -288,11 +273,16 @@ impl HttpService for Wire {
         let is_for_the_store = self.is_for_the_store(&request);
         let mut backoff = self.shared.backoff;
         if is_for_the_store {
-            backoff.deadline += COPYING.try_with(|takes| *takes).unwrap_or_default();
+            backoff.deadline += minding::extra_time();
         }
         let patience = patience(&request, is_for_the_store, backoff.deadline);
         let (mut began, mut failed) = (Instant::now(), 0);
+        let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
         loop {
+            if is_change && !minding::goes_on() {
+                let late = Trouble::Broken("it is too late to ask for this".to_owned());
+                return Err(HttpError::new(HttpErrorKind::Unknown, late));
+            }
             if is_for_the_store {
                 self.shared.counters.count(&request, failed > 0);
             }
@@ -305,6 +295,9 @@ impl HttpService for Wire {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            if is_change && is_for_the_store {
+                minding::failed(&trouble);
+            }
             failed += 1;
             began = progress.unwrap_or(began);
             let seed = self.shared.seed.fetch_add(1, Ordering::Relaxed);
@@ -353,223 +346,9 @@ fn outgoing(request: HttpRequest, liveness: &Arc<Liveness>) -> Result<reqwest::R
     Ok(sent)
 }
 
-fn in_pieces(body: HttpRequestBody, liveness: Arc<Liveness>) -> reqwest::Body {
-    let pieces = body.into_data_stream().flat_map(|whole| {
-        stream::unfold(whole.ok().unwrap_or_default(), |mut rest: Bytes| async {
-            let piece = rest.split_to(rest.len().min(PIECE));
-            (!piece.is_empty()).then_some((Ok::<_, HttpError>(piece), rest))
-        })
-    });
-    reqwest::Body::wrap_stream(pieces.inspect(move |_| liveness.made()))
-}
-
-/// Where a request goes: no path, no query, and so no secret.
-fn origin(request: &HttpRequest) -> String {
-    let uri = request.uri();
-    let scheme = uri.scheme_str().unwrap_or("http");
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    format!("{scheme}://{host}")
-}
-
-/// A request to `origin` that was not answered.
-fn unanswered(error: reqwest::Error, origin: &str) -> Trouble {
-    match error.is_connect() {
-        true => Trouble::Broken(format!("cannot connect to {origin}: {}", innermost(error))),
-        false => broken(error),
-    }
-}
-
-/// A connection that failed.
-fn broken(error: reqwest::Error) -> Trouble {
-    Trouble::Broken(format!("the connection broke: {}", innermost(error)))
-}
-
-/// The cause that says most, without the address that was asked.
-fn innermost(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &(dyn std::error::Error + 'static) = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-fn is_page(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| {
-        kind.trim_start()
-            .to_ascii_lowercase()
-            .starts_with("text/html")
-    })
-}
-
-fn is_error(text: &[u8]) -> bool {
-    let start = String::from_utf8_lossy(&text[..text.len().min(1024)]);
-    start.contains("<Error>")
-}
-
-/// What an answer that is none says.
-fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble {
-    let text = String::from_utf8_lossy(text);
-    let status = status.as_u16();
-    let is_page = is_page
-        || text.trim_start().get(..5).is_some_and(|start| {
-            let start = start.to_ascii_lowercase();
-            start.starts_with("<html") || start.starts_with("<!doc")
-        });
-    if is_page {
-        return Trouble::Page { status };
-    }
-    Trouble::Refused {
-        // An error after the head of an answer.
-        status: if status < 300 { 500 } else { status },
-        code: element(&text, "Code"),
-        message: element(&text, "Message"),
-    }
-}
-
-/// The text of the first element of that name.
-fn element(text: &str, name: &str) -> Option<String> {
-    let (_, after) = text.split_once(&format!("<{name}>"))?;
-    let (inner, _) = after.split_once('<')?;
-    let inner: String = inner
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(300)
-        .collect();
-    (!inner.is_empty()).then_some(inner)
-}
-
-/// Whether a page of a listing is asked for, in the words of S3, GCS and Azure.
-fn is_listing(request: &HttpRequest) -> bool {
-    let mut pairs = request.uri().query().unwrap_or_default().split('&');
-    *request.method() == Method::GET
-        && pairs.any(|pair| pair.starts_with("list-type=") || pair == "comp=list")
-}
-
-/// All that comes; of a body that is longer than `limit` its beginning, which is longer too.
-async fn collect(body: &mut Watched, limit: usize) -> Result<Bytes, Trouble> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Trouble::Broken("the answer broke off".to_owned()))?;
-        if let Ok(piece) = frame.into_data() {
-            bytes.extend_from_slice(&piece);
-        }
-        if bytes.len() > limit {
-            break;
-        }
-    }
-    Ok(bytes.freeze())
-}
-
-/// A body whose next piece is not waited for longer than a deadline. Time in which nobody asks for
-/// one does not count.
-struct Watched {
-    /// What has come already of a body that was too long to be collected.
-    came: Bytes,
-    body: reqwest::Body,
-    stall: Duration,
-    timer: Pin<Box<Sleep>>,
-    is_waiting: bool,
-    /// When a piece came last.
-    last: Option<Instant>,
-}
-
-impl Watched {
-    fn new(body: reqwest::Body, stall: Duration) -> Self {
-        Self {
-            came: Bytes::new(),
-            body,
-            stall,
-            timer: Box::pin(tokio::time::sleep(stall)),
-            is_waiting: false,
-            last: None,
-        }
-    }
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let failed = |trouble| HttpError::new(HttpErrorKind::Interrupted, trouble);
-        if !self.came.is_empty() {
-            let came = std::mem::take(&mut self.came);
-            return Poll::Ready(Some(Ok(Frame::data(came))));
-        }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            self.is_waiting = false;
-            if let Some(Ok(_)) = frame {
-                self.last = Some(Instant::now());
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(|e| failed(broken(e)))));
-        }
-        if !self.is_waiting {
-            self.is_waiting = true;
-            let ends = Instant::now() + self.stall;
-            self.timer.as_mut().reset(ends);
-        }
-        ready!(self.timer.as_mut().poll(context));
-        let stall = self.stall;
-        Poll::Ready(Some(Err(failed(Trouble::Silent(stall)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.came.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.came.is_empty() {
-            true => self.body.size_hint(),
-            false => SizeHint::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_copy_has_time_by_its_size() {
-        let takes = copying(5 << 30, async { COPYING.try_with(|takes| *takes).ok() });
-        assert_eq!(takes.await, Some(Duration::from_secs(256)));
-        assert!(COPYING.try_with(|_| ()).is_err(), "nothing is copied");
-    }
-
-    #[test]
-    fn listings() {
-        let is_listing = |method: &str, query: &str| {
-            let request = hyper::Request::builder()
-                .method(method)
-                .uri(format!("http://host/bucket?{query}"));
-            is_listing(&request.body(HttpRequestBody::empty()).unwrap())
-        };
-        assert!(is_listing("GET", "delimiter=%2F&list-type=2"));
-        assert!(is_listing("GET", "restype=container&comp=list"));
-        assert!(!is_listing("GET", "comp=blocklist"));
-        assert!(!is_listing("GET", ""));
-        assert!(!is_listing("PUT", "list-type=2"));
-    }
-
-    #[tokio::test]
-    async fn a_body_that_is_too_long_to_be_collected_is_given_on_whole() {
-        let stall = Duration::from_secs(5);
-        let pieces = ["ab", "cd", "ef"].map(|piece| Ok::<_, HttpError>(Bytes::from(piece)));
-        let body = reqwest::Body::wrap_stream(stream::iter(pieces));
-        let mut body = Watched::new(body, stall);
-        let came = collect(&mut body, 3).await.unwrap();
-        assert_eq!(came, "abcd");
-        body.came = came;
-        assert_eq!(collect(&mut body, 6).await.unwrap(), "abcdef");
-    }
 
     #[test]
     fn whoever_gives_no_credentials_is_named() {
@@ -580,24 +359,5 @@ mod tests {
             trouble.to_string(),
             "no credentials came from http://169.254.169.254: the server answered 503"
         );
-    }
-
-    #[test]
-    fn answers_that_are_none() {
-        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\nsuch</Message></Error>";
-        let trouble = refused(StatusCode::NOT_FOUND, false, xml);
-        assert_eq!(
-            trouble.to_string(),
-            "the server answered 404 NoSuchBucket (Nosuch)"
-        );
-        assert!(is_error(xml) && !is_error(b"<CopyObjectResult/>"));
-        for page in ["<!DOCTYPE html><p>Log in", " <HTML>"] {
-            let trouble = refused(StatusCode::OK, false, page.as_bytes());
-            assert!(matches!(trouble, Trouble::Page { status: 200 }), "{page}");
-        }
-        let late = refused(StatusCode::OK, false, b"<Error><Code>X</Code></Error>");
-        assert!(late.may_pass(), "{late}");
-        let none = refused(StatusCode::FORBIDDEN, false, b"");
-        assert_eq!(none.to_string(), "the server answered 403");
     }
 }

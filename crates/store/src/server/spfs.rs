@@ -23,6 +23,7 @@ mod line;
 mod namespaces;
 mod payloads;
 mod place;
+mod whole;
 mod tags;
 mod tls;
 mod transfer;
@@ -276,7 +277,11 @@ fn gate(
     let payloads = Payloads::new(Arc::clone(repository), places);
     let database = wire::database_service_server::DatabaseServiceServer::new(database);
     let payloads = wire::payload_service_server::PayloadServiceServer::new(payloads);
-    let tags = wire::tag_service_server::TagServiceServer::new(Tags::new(namespaces));
+    let tags = wire::tag_service_server::TagServiceServer::new(Tags::new(
+        namespaces,
+        Arc::clone(repository),
+        Arc::clone(holder),
+    ));
     let repository = wire::repository_server::RepositoryServer::new(answer::Pong);
     let routes = tonic::service::Routes::new(repository)
         .add_service(database.max_decoding_message_size(most))

@@ -14,6 +14,9 @@ pub enum BucketFault {
     Hangup,
     /// Does what was asked for, and closes the connection without an answer.
     LostAnswer,
+    /// Closes the connection without an answer, and does what was asked for so much later: of
+    /// requests that have no body.
+    Later(Duration),
     /// Does nothing and answers with an error as S3 words it.
     Refuse {
         /// The status.

@@ -10,6 +10,11 @@
 //! hold is taken every hour, and none is kept longer than a day: what is written is held for 23 hours
 //! at least while writing goes on, and what has become garbage goes a day later at most. A push that
 //! takes longer than that is protected as one through a stock server is, by the threshold of the clean.
+//!
+//! A hold may come to count no more, where the repository could not be told of it in time. It is given
+//! up then, and a new one is taken. What clients were told before that, or have sent, may be gone, and
+//! nobody knows which client has begun when: so for a day each tag is put only when all that it leads to
+//! has been found to be there (`whole.rs`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -55,6 +60,8 @@ struct State<H> {
     last: Instant,
     /// Whether somebody sees to it that holds end.
     is_watched: bool,
+    /// When a hold was last found to count no more.
+    lost: Option<Instant>,
 }
 
 impl<H> State<H> {
@@ -64,13 +71,31 @@ impl<H> State<H> {
             writing: 0,
             last: now,
             is_watched: false,
+            lost: None,
         }
     }
 
-    /// Whether what is written now is held.
-    fn is_covered(&self, now: Instant) -> bool {
+    /// Whether what is written now is held. A hold `counts` or was lost.
+    fn is_covered(&self, now: Instant, counts: impl Fn(&H) -> bool) -> bool {
         let newest = self.holds.last();
-        newest.is_some_and(|(taken, _)| now.duration_since(*taken) < TERM)
+        let is_new = newest.is_some_and(|(taken, _)| now.duration_since(*taken) < TERM);
+        is_new && self.holds.iter().all(|(_, hold)| counts(hold))
+    }
+
+    /// Takes those out that were lost.
+    fn lost(&mut self, now: Instant, counts: impl Fn(&H) -> bool) -> Vec<(Instant, H)> {
+        let lost = self.holds.extract_if(.., |(_, hold)| !counts(hold));
+        let lost: Vec<_> = lost.collect();
+        if !lost.is_empty() {
+            self.lost = Some(now);
+        }
+        lost
+    }
+
+    /// Whether clients may count on what is gone.
+    fn is_doubtful(&self, now: Instant) -> bool {
+        let lost = self.lost;
+        lost.is_some_and(|lost| now.duration_since(lost) < LONGEST)
     }
 
     /// Takes those out that are over.
@@ -126,11 +151,22 @@ impl Holder {
     }
 
     fn is_covered(&self) -> bool {
-        self.state().is_covered(Instant::now())
+        self.state().is_covered(Instant::now(), counts)
+    }
+
+    /// Whether a tag may lead to what is gone though a client has seen it.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.state().is_doubtful(Instant::now())
     }
 
     async fn take(self: &Arc<Self>) -> Result<()> {
         let taken = Instant::now();
+        let lost = self.state().lost(taken, counts);
+        for (_, hold) in lost {
+            tracing::warn!("a hold was lost: tags are put when all is found that they lead to");
+            // Before the next one is taken: nobody is to go on under this one.
+            hold.release().await;
+        }
         let upkeep = self.repository.upkeep();
         match self.repository.hold().await {
             Ok(hold) => self.state().holds.push((taken, hold)),
@@ -152,6 +188,10 @@ impl Holder {
         let over = self.state().over(Instant::now(), self.quiet);
         drop(over);
     }
+}
+
+fn counts(hold: &Hold) -> bool {
+    hold.check().is_ok()
 }
 
 /// Looks from time to time whether holds are over, until there is none.
@@ -183,7 +223,14 @@ impl Drop for Writing {
 
 #[cfg(test)]
 mod tests {
+    use farseek_object::Digest;
+
     use super::*;
+    use crate::boot_instant::asleep;
+
+    fn counts((): &()) -> bool {
+        true
+    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -198,10 +245,10 @@ mod tests {
     fn a_hold_ends_a_while_after_the_last_write() {
         let start = Instant::now();
         let mut state = State::new(start);
-        assert!(!state.is_covered(start));
+        assert!(!state.is_covered(start, counts));
         state.holds.push((start, ()));
         state.writing = 1;
-        assert!(state.is_covered(start + 59 * MINUTE));
+        assert!(state.is_covered(start + 59 * MINUTE, counts));
         let over = |state: &mut State<()>, at| over(state, start, at);
         let none: [u64; 0] = [];
         assert_eq!(over(&mut state, 40), none, "it is still written to");
@@ -209,7 +256,25 @@ mod tests {
         state.last = start + 40 * MINUTE;
         assert_eq!(over(&mut state, 54), none);
         assert_eq!(over(&mut state, 55), [0]);
-        assert!(!state.is_covered(start + 55 * MINUTE));
+        assert!(!state.is_covered(start + 55 * MINUTE, counts));
+    }
+
+    #[test]
+    fn one_that_was_lost_is_given_up_and_doubted_for_a_day() {
+        let start = Instant::now();
+        let mut state = State::new(start);
+        let counts = |counts: &bool| *counts;
+        state.holds = vec![(start, true), (start + MINUTE, true)];
+        assert!(state.is_covered(start + MINUTE, counts));
+        assert!(!state.is_doubtful(start + MINUTE));
+        // Also where it is not the newest: what was found under it is older than that.
+        state.holds[0].1 = false;
+        assert!(!state.is_covered(start + MINUTE, counts));
+        assert_eq!(state.lost(start + 2 * MINUTE, counts), [(start, false)]);
+        assert!(state.is_covered(start + 2 * MINUTE, counts));
+        assert!(state.is_doubtful(start + 24 * 60 * MINUTE));
+        assert!(!state.is_doubtful(start + (24 * 60 + 2) * MINUTE));
+        assert_eq!(state.lost(start + 3 * MINUTE, counts), []);
     }
 
     /// A write every minute for three days: each is held for 23 hours, and nothing for more than one
@@ -224,7 +289,7 @@ mod tests {
             for taken in over(&mut state, start, at) {
                 assert_eq!(u64::from(at) - taken, u64::from(day));
             }
-            if !state.is_covered(now) {
+            if !state.is_covered(now, counts) {
                 state.holds.push((now, ()));
             }
             state.last = now;
@@ -235,5 +300,23 @@ mod tests {
             let ago = (now - start).min(23 * 60 * MINUTE);
             assert!(oldest <= now - ago + MINUTE, "{at}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_hold_was_lost_takes_another_and_doubts_what_was_found() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let bucket = crate::bucket::BucketRepository::over(store, "s3://bucket", "", None);
+        let repository: Shared = Arc::new(bucket.unwrap());
+        let holder = Holder::new(Arc::clone(&repository), QUIET);
+        drop(holder.writing().await.unwrap());
+        assert!(!holder.is_doubtful());
+        asleep::sleep(Duration::from_secs(20 * 60));
+        assert!(repository.hold().await.is_err(), "it is lost");
+        let writing = holder.writing().await.unwrap();
+        assert!(holder.is_doubtful());
+        let name = "a/b".parse().unwrap();
+        let pushed = repository.push_tag(&name, &Digest::NULL, "me").await;
+        pushed.unwrap();
+        drop(writing);
     }
 }

@@ -1,12 +1,16 @@
 //! The calls about tags.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use farseek_object::{Tag, TagSpec, TagStream};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tonic::Request;
 
-use super::answer::{Answer, answer, misnamed, nonsense};
+use super::answer::{Answer, Shared, answer, misnamed, nonsense};
+use super::holder::Holder;
 use super::namespaces::Namespaces;
+use super::whole;
 use crate::error::Result;
 use crate::ext::RepositoryExt;
 use crate::grpc::convert;
@@ -18,11 +22,17 @@ const READING: usize = 16;
 /// The service of tags.
 pub(super) struct Tags {
     namespaces: Namespaces,
+    repository: Shared,
+    holder: Arc<Holder>,
 }
 
 impl Tags {
-    pub(super) fn new(namespaces: Namespaces) -> Self {
-        Self { namespaces }
+    pub(super) fn new(namespaces: Namespaces, repository: Shared, holder: Arc<Holder>) -> Self {
+        Self {
+            namespaces,
+            repository,
+            holder,
+        }
     }
 
     async fn list(&self, request: wire::LsTagsRequest) -> Result<wire::EntryList> {
@@ -86,6 +96,9 @@ impl Tags {
     async fn insert(&self, request: wire::InsertTagRequest) -> Result<wire::Ok> {
         let view = self.namespaces.view(&request.namespace).await?;
         let tag = sent(request.tag.as_ref())?;
+        if self.holder.is_doubtful() {
+            whole::check(&self.repository, tag.target).await?;
+        }
         let _turn = self.namespaces.turn(&tag.name).await;
         view.append_tag(&tag).await?;
         Ok(wire::Ok {})

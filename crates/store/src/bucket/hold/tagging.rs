@@ -1,0 +1,77 @@
+//! What refers to other things is written under a hold that counts: objects when they are sent, tags
+//! also when they have come. So whoever finds an object there finds what is below it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Exclusion;
+use crate::bucket::wire;
+use crate::error::Result;
+
+/// A tag on its way. Where it is given up, or nobody knows what has become of it, it may be yet to
+/// come: the keys of its writer stay.
+struct OnItsWay {
+    exclusion: Arc<Exclusion>,
+    is_over: bool,
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.exclusion.unsettle_holds();
+        }
+    }
+}
+
+impl Exclusion {
+    /// Does `write`, which counts on what is below it.
+    ///
+    /// # Errors
+    /// A hold was lost before that; or what `write` says.
+    pub(in crate::bucket) async fn referring(
+        self: &Arc<Self>,
+        write: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        self.check()?;
+        let exclusion = Arc::clone(self);
+        let goes_on = move || exclusion.check().is_ok();
+        match wire::minding(goes_on, || (), write).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.check().and(Err(error)),
+        }
+    }
+
+    /// Does `write`, which shows others that something is needed. Where a hold is lost while it is
+    /// under way, `undo` is done.
+    ///
+    /// # Errors
+    /// A hold was lost, before that or meanwhile; or what `write` says.
+    pub(in crate::bucket) async fn tagging(
+        self: &Arc<Self>,
+        write: impl Future<Output = Result<()>>,
+        undo: impl Future<Output = ()>,
+    ) -> Result<()> {
+        self.check()?;
+        let mut on_its_way = OnItsWay {
+            exclusion: Arc::clone(self),
+            is_over: false,
+        };
+        let exclusion = Arc::clone(self);
+        let goes_on = move || exclusion.check().is_ok();
+        let was_lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&was_lost);
+        let note_lost = move || lost.store(true, Ordering::SeqCst);
+        let written = wire::minding(goes_on, note_lost, write).await;
+        let was_lost = was_lost.load(Ordering::SeqCst);
+        // An attempt that comes late writes what is there already.
+        on_its_way.is_over = written.is_ok() || !was_lost;
+        drop(on_its_way);
+        if let Err(error) = self.check() {
+            if written.is_ok() || was_lost {
+                undo.await;
+            }
+            return Err(error);
+        }
+        written
+    }
+}
