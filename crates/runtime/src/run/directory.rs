@@ -20,6 +20,8 @@ use crate::startup::CSH_STARTUP_FILE;
 #[derive(Debug)]
 pub(super) struct RuntimeDirectory {
     path: PathBuf,
+    /// Whether it stays.
+    left: bool,
     /// Dropped when the directory is gone.
     _claim: Claim,
 }
@@ -44,8 +46,14 @@ impl RuntimeDirectory {
         let claim = Claim::make(&path).map_err(failed)?;
         Ok(Self {
             path,
+            left: false,
             _claim: claim,
         })
+    }
+
+    /// Leaves it where it is, claimed by nobody.
+    pub(super) fn leave(mut self) {
+        self.left = true;
     }
 
     /// Where it is.
@@ -66,7 +74,9 @@ pub(crate) fn is_of_runtime(path: &Path) -> bool {
 
 impl Drop for RuntimeDirectory {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        if !self.left
+            && let Err(error) = remove(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "left behind");
         }
     }

@@ -129,6 +129,7 @@ impl Front {
         namespace::join_users(self.host)?;
         namespace::new_mounts()?;
         let at = place::provide(&entrance.at)?;
+        namespace::mark(&self.directory)?;
         let options = MountOptions {
             allow_other: entrance.allow_other,
             ..MountOptions::new(&entrance.reference)

@@ -200,7 +200,8 @@ impl Host {
                 reference,
                 record: opening.record,
                 runtimes: opening.request.runtimes,
-                _directory: directory,
+                is_over: false,
+                directory,
                 _lock: lock,
             })),
             given_up => {
@@ -492,8 +493,10 @@ pub struct Hosted {
     reference: Option<Reference>,
     record: RuntimeRecord,
     runtimes: Option<Runtimes>,
+    /// Whether the last process of the runtime has ended.
+    is_over: bool,
     /// Removed last.
-    _directory: RuntimeDirectory,
+    directory: RuntimeDirectory,
     /// Of a kept upper directory.
     _lock: Option<Flock<File>>,
 }
@@ -515,6 +518,7 @@ impl Hosted {
                 self.connected = next;
                 continue;
             }
+            self.is_over = ended.is_ok();
             return ended.map_err(|error| {
                 let (path, reason) = (self.record.config.lower_dir.clone(), error.to_string());
                 MountError::Broken { path, reason }.into()
@@ -522,7 +526,8 @@ impl Hosted {
         }
     }
 
-    /// Removes the record and the directory. A runtime that is to be kept keeps its record.
+    /// Removes the record and the directory. A runtime that is to be kept keeps its record; one that
+    /// somebody still is in leaves both for the next who prunes, for it may be read from renders.
     pub async fn close(self) {
         // What has been fetched is to stay: it may still be on its way to the disk.
         tokio::time::timeout(TO_SETTLE, self.reader.settle())
@@ -531,11 +536,22 @@ impl Hosted {
         let Some(reference) = self.reference else {
             return;
         };
+        let place = self.directory.path().to_owned();
+        if !self.is_over && blocking(move || is_anybody_in(&place)).await {
+            return self.directory.leave();
+        }
         match (self.record.config.durable, &self.runtimes) {
             (true, Some(runtimes)) => lay_down(runtimes, self.record).await,
             _ => reference.release().await,
         }
     }
+}
+
+/// Whether somebody may be in the runtime with this directory.
+fn is_anybody_in(directory: &Path) -> bool {
+    let nobody = record::Presence::Nobody;
+    !record::Host::current()
+        .is_ok_and(|here| here.users_of(record::Place::Directory(directory)) == nobody)
 }
 
 /// A kept runtime that nobody is in is nobody's, until somebody runs it again.
