@@ -79,6 +79,15 @@ impl Another {
         })
     }
 
+    /// Writes down that the environment can be written to.
+    pub(super) fn note_editable(&self) -> Result<()> {
+        let Some(runtimes) = &self.runtimes else {
+            return Ok(());
+        };
+        let noting = runtimes.change(&self.name, |record| record.status.editable = true);
+        self.handle.block_on(noting)
+    }
+
     /// Writes down what is shown next. Returns the record for where that cannot be shown.
     async fn keep(
         &self,

@@ -32,7 +32,7 @@ use super::renders::{self, RenderBackend};
 use crate::daemon::Background;
 use crate::environment;
 use crate::error::{Result, RuntimeError};
-use crate::kept::Kept;
+use crate::kept::{Kept, KeptId};
 use crate::live::{self, LiveBind, LiveLayer};
 use crate::mount::{self, MountRequest};
 use crate::namespace;
@@ -175,7 +175,8 @@ impl Host {
             at: request.mount.mountpoint.clone(),
             directory: directory.path().to_owned(),
             upper: request.upper.clone(),
-            live: live.iter().map(|bind| bind.dest.clone()).collect(),
+            kept: lock.as_ref().map(|(_, id)| *id),
+            live: live.clone(),
         };
         let mut opening = Opening {
             host: self,
@@ -202,7 +203,7 @@ impl Host {
                 runtimes: opening.request.runtimes,
                 is_over: false,
                 directory,
-                _lock: lock,
+                _lock: lock.map(|(lock, _)| lock),
             })),
             given_up => {
                 if let Some(reference) = reference {
@@ -358,7 +359,7 @@ async fn clear(request: &HostRequest, name: &str) {
 
 /// Claims an upper directory that is kept: two overlays must not share one. Waits a little for a
 /// runtime that has ended and is tidied up.
-async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
+async fn lock(upper: Option<&Upper>) -> Result<Option<(Flock<File>, KeptId)>> {
     let Some(Upper::Kept(place)) = upper else {
         return Ok(None);
     };
@@ -366,11 +367,11 @@ async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
         path: place.clone(),
         reason: error.to_string(),
     };
-    let mut file = lock_file(place).map_err(|error| refused(&error))?;
+    let (mut file, id) = lock_file(place).map_err(|error| refused(&error))?;
     let deadline = Instant::now() + TO_TIDY_UP;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Some(lock)),
+            Ok(lock) => return Ok(Some((lock, id))),
             Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
             Err((_, Errno::EWOULDBLOCK)) => {
                 return Err(refused(&"it is in use by another runtime"));
@@ -381,9 +382,11 @@ async fn lock(upper: Option<&Upper>) -> Result<Option<Flock<File>>> {
     }
 }
 
-/// The file that claims the upper directory `place`, both of which are made if need be.
-fn lock_file(place: &Path) -> io::Result<File> {
-    Kept::make(place)?.file("lock")
+/// The file that claims the upper directory `place`, both of which are made if need be, and which
+/// directory that is.
+fn lock_file(place: &Path) -> io::Result<(File, KeptId)> {
+    let kept = Kept::make(place)?;
+    Ok((kept.file("lock")?, kept.id()?))
 }
 
 /// A runtime on its way.
@@ -451,7 +454,9 @@ impl Opening<'_> {
         let host = std::process::id().to_string();
         let (name, directory) = (self.record.name.as_bytes(), &self.runtime.directory);
         let directory = directory.as_os_str().as_bytes();
-        let mut words = vec![PREPARED, host.as_bytes(), name, directory];
+        let kept = self.runtime.kept.map(|kept| kept.to_string());
+        let kept = kept.unwrap_or_default();
+        let mut words = vec![PREPARED, host.as_bytes(), name, directory, kept.as_bytes()];
         words.extend(self.live.iter().flat_map(words_of));
         if self.host.link.send(&words).is_err() {
             return Ok(None);
