@@ -30,7 +30,7 @@ use super::front::{FAILED, PREPARED, SERVING, words_of};
 use super::link::Link;
 use super::renders::{self, RenderBackend};
 use crate::daemon::Background;
-use crate::environment;
+use crate::environment::{self, Named};
 use crate::error::{Result, RuntimeError};
 use crate::kept::{Kept, KeptId};
 use crate::live::{self, LiveBind, LiveLayer};
@@ -130,6 +130,8 @@ impl Host {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Hosted>> {
         let mut stop = pin!(stop);
+        let local = request.mount.local(request.runtimes.as_ref());
+        let named = Named::now(local, &request.mount.spec).await;
         let resolving = async {
             let environment = repository.resolve_environment(&request.mount.spec).await;
             Ok::<_, RuntimeError>(Arc::new(environment?))
@@ -155,6 +157,8 @@ impl Host {
             environment::merge_with(Arc::clone(&environment), live.clone(), request.mount.merge);
         let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
         let reference = reference?;
+        let confirming = named.confirm(&repository, &request.mount.spec, &environment);
+        let tree = confirming.await.and(tree);
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
             request.runtimes = None;
