@@ -38,7 +38,7 @@ fn compare(site: &Site, reference: &str, more: &[&str]) {
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     }
     let plain = site.make_dir("plain");
-    site.succeed(&["render", reference, plain.to_str().unwrap()]);
+    site.succeed(&["render", "--set-id", reference, plain.to_str().unwrap()]);
     let script = "set -e; \"$0\" renders_worker --exact --ignored --nocapture > tmp/said 2>&1 || \
                   { cat tmp/said; exit 1; }; grep -q '1 passed' tmp/said; \
                   grep -q ' - overlay farseek-renders ro,' /proc/self/mountinfo";
