@@ -24,6 +24,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::another::Another;
+use super::directory::SOCKET;
 use super::link::Link;
 use crate::error::{Result, RuntimeError};
 use crate::kept::KeptId;
@@ -31,9 +32,6 @@ use crate::layers;
 use crate::live::LiveBind;
 use crate::namespace;
 use crate::overlay::{Edits, Upper};
-
-/// The socket's name in the directory of the runtime.
-pub(super) const SOCKET: &str = "control";
 
 /// How long one who asks may take to say what. They say it at once.
 const TO_ASK: Duration = Duration::from_secs(5);

@@ -7,14 +7,18 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::control::SOCKET;
-use super::host::STARTUP_FILE;
 use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::layers;
 use crate::private;
 use crate::record::remove_tree;
 use crate::startup::CSH_STARTUP_FILE;
+
+/// The startup file of an interactive shell, in the runtime's directory.
+pub const STARTUP_FILE: &str = "startup.sh";
+
+/// The name of the socket at which the host is asked for something.
+pub(super) const SOCKET: &str = "control";
 
 /// A runtime's directory, claimed by this process, and removed when this goes.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use farseek_object::BindDest;
 use farseek_vfs::fuse::{MountOptions, attach, see_it_answer};
 
-use super::host::STARTUP_FILE;
+use super::directory::STARTUP_FILE;
 use super::link::Link;
 use crate::daemon;
 use crate::error::{Result, RuntimeError};

@@ -209,6 +209,19 @@ fn changes_that_are_kept_are_there_again() {
         let script = "cat /spfs/dir/new; \"$FARSEEK\" commit layer -t test/l > /dev/null";
         assert_eq!(site.script(&["--rerun", "kept", "-"], script), "1\n2\n");
         assert!(names(site, &format!("{TAG}+test/l")).starts_with("./dir\n./dir/new\n./file\n"));
+        // One that cannot be entered stays what it was.
+        let words = [
+            "run",
+            "--rerun",
+            "kept",
+            "--at",
+            "/no/such/place",
+            "-",
+            "--",
+            "true",
+        ];
+        refused(&site.run(&words), 8, "create it first");
+        site.see_it_rest("kept");
         let output = site.run(&["run", "--rerun", "kept", TAG, "--", "true"]);
         refused(&output, 2, "has its own environment");
         site.succeed(&["runtime", "remove", "--remove-durable", "kept"]);
