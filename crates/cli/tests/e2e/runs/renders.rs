@@ -131,7 +131,7 @@ fn renders_of_a_runtime_outlive_every_clean_and_go_after_it() {
         site.write("more/of it", "kept while it runs\n");
         site.commit("more", "test/more");
         let words = ["run", "--backend", "renders", "test/more", "--", "sh", "-c"];
-        let script = "touch tmp/ready; while test ! -e tmp/go; do sleep 0.05; done; \
+        let script = "touch tmp/ready; while test -d tmp -a ! -e tmp/go; do sleep 0.05; done; \
                       cat '/spfs/of it' > tmp/seen";
         let words: Vec<&str> = words.into_iter().chain([script]).collect();
         let mut running = ChildGuard::spawn(&mut site.command(&words)).unwrap();
@@ -164,7 +164,7 @@ fn rendered(site: &Site, name: &str) -> usize {
 /// name.
 fn orphaned(site: &Site, wait: &str) -> String {
     let script = format!(
-        "setsid {wait} sh -c 'while test ! -e tmp/go; do sleep 0.05; done; \
+        "setsid {wait} sh -c 'while test -d tmp -a ! -e tmp/go; do sleep 0.05; done; \
          cat \"/spfs/of it\" > tmp/seen' < /dev/null > /dev/null 2> tmp/said & echo"
     );
     site.script(&["--backend", "renders", "test/more"], &script);
