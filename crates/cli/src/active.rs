@@ -1,12 +1,14 @@
 //! The runtime that a command is run in, and the records of runtimes.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use farseek_object::{Digest, EnvItem, EnvSpec, Manifest, MergeOptions, MergedTree};
 use farseek_runtime::namespace;
 use farseek_runtime::record::{RuntimeRecord, Runtimes};
+use farseek_runtime::{Changes, Upper};
 use farseek_store::{Repository, RepositoryExt as _};
 
 use crate::app::App;
@@ -15,6 +17,9 @@ use crate::exit::{Code, Failure};
 /// The variable by which a runtime is known to what runs in it.
 pub(crate) const VARIABLE: &str = "SPFS_RUNTIME";
 
+/// Where SPFS keeps upper directories, in the repository.
+pub(crate) const KEPT: &str = "durable_edits";
+
 /// The runtime that this process is in.
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -22,6 +27,8 @@ pub(crate) struct Active {
     pub(crate) record: RuntimeRecord,
     /// Where that is kept.
     pub(crate) runtimes: Runtimes,
+    /// Where its changes are kept, if they are.
+    place: PathBuf,
 }
 
 /// The records of the local repository.
@@ -47,19 +54,27 @@ impl Active {
         let name = app.environment.variable(VARIABLE).ok_or_else(outside)?;
         let runtimes = runtimes(app)?;
         let record = runtimes.load(name).await?;
+        let place = app.config.storage.root.join(KEPT).join(name);
         let namespace = namespace::mounts_of("self").context("cannot tell where this is")?;
         match record.config.mount_namespace.as_deref() {
-            Some(theirs) if theirs == Path::new(&namespace) => Ok(Self { record, runtimes }),
+            Some(theirs) if theirs == Path::new(&namespace) => Ok(Self {
+                record,
+                runtimes,
+                place,
+            }),
             _ => Err(Failure::usage(format!(
                 "this process has left the runtime {name}, or was started elsewhere"
             ))),
         }
     }
 
-    /// The directory of its host.
+    /// The directory of its host. A record is input, which others may have written: it does not say
+    /// of which directories something is made of the changes in them.
     pub(crate) fn directory(&self) -> Result<&Path> {
         let directory = self.record.config.runtime_dir.as_deref();
-        directory.context("the record of the runtime does not say where its directory is")
+        let name = Some(OsStr::new(&self.record.name));
+        let own = directory.filter(|directory| directory.file_name() == name);
+        own.context("the record of the runtime does not say where its directory is")
     }
 
     /// Where the environment is.
@@ -78,7 +93,7 @@ impl Active {
     ///
     /// # Errors
     /// It is not editable, or what is in there cannot be understood by this user.
-    pub(crate) fn upper(&self) -> Result<&Path> {
+    pub(crate) fn upper(&self) -> Result<Changes> {
         if !self.record.status.editable {
             return Err(Failure::usage(
                 "the runtime is not editable, so nothing has changed: `farseek edit` makes it so",
@@ -90,7 +105,12 @@ impl Active {
                 "the runtime was started by root, and only root can read its changes",
             ));
         }
-        Ok(&self.record.config.upper_dir)
+        let upper = match self.record.config.durable {
+            true => Upper::Kept(self.place.clone()),
+            false => Upper::Memory { size: None },
+        };
+        let changes = Changes::open(&upper, self.directory()?);
+        changes.context("the changes of the runtime cannot be read")
     }
 
     /// The environment without its changes, from the local repository: what it is made of was

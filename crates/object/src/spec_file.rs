@@ -17,6 +17,9 @@ use crate::yaml::{self, Fault, Node, Value};
 /// No spec file is longer.
 pub const MAX_SPEC_FILE_BYTES: usize = 1 << 20;
 
+/// Fields that nobody knows of which each is told.
+const MAX_IGNORED_TOLD: usize = 20;
+
 /// Directories of a `dest` in one another.
 const MAX_DEST_DEPTH: usize = 128;
 
@@ -56,7 +59,7 @@ pub struct BindDest {
 pub struct ParsedSpecFile {
     /// What it says.
     pub file: SpecFile,
-    /// What nobody knows, one sentence each.
+    /// What nobody knows, one sentence each; of very many, the first ones and how many more there are.
     pub ignored: Vec<String>,
 }
 
@@ -160,29 +163,34 @@ fn read(text: &str) -> Result<ParsedSpecFile, Fault> {
             let name = into_text(node, "api")?;
             Api::named(&name).ok_or_else(|| {
                 let known = "spfs/v0/livelayer and spfs/v0/runspec";
+                let name = yaml::shortened(&name);
                 fault(line, format!("the api '{name}' is not known: {known} are"))
             })?
         }
     };
-    let mut ignored = Vec::new();
+    let mut ignored = Ignored::default();
     let file = match api {
         Api::LiveLayer => {
             let contents = fields.require(&["contents"])?;
+            ignored.add(fields);
             let items = into_list(contents, "contents")?.into_iter();
             let mounts = items.map(|item| bind_mount(item, &mut ignored));
             SpecFile::LiveLayer(mounts.collect::<Result<_, _>>()?)
         }
         Api::RunSpec => {
             let layers = into_list(fields.require(&["layers"])?, "layers")?;
+            ignored.add(fields);
             let items = layers.into_iter().map(item);
             SpecFile::RunSpec(items.collect::<Result<_, _>>()?)
         }
     };
-    ignored.splice(0..0, fields.ignored());
-    Ok(ParsedSpecFile { file, ignored })
+    Ok(ParsedSpecFile {
+        file,
+        ignored: ignored.told(),
+    })
 }
 
-fn bind_mount(node: Node, ignored: &mut Vec<String>) -> Result<BindMount, Fault> {
+fn bind_mount(node: Node, ignored: &mut Ignored) -> Result<BindMount, Fault> {
     let mut fields = Fields::of(node, "an item of contents")?;
     let src = fields.require(&["src", "bind"])?;
     let line = src.line;
@@ -194,7 +202,7 @@ fn bind_mount(node: Node, ignored: &mut Vec<String>) -> Result<BindMount, Fault>
     let line = dest.line;
     let dest = into_text(dest, "dest")?.parse();
     let dest = dest.map_err(|error: ObjectError| fault(line, format!("dest: {error}")))?;
-    ignored.extend(fields.ignored());
+    ignored.add(fields);
     Ok(BindMount { src, dest })
 }
 
@@ -263,12 +271,32 @@ impl Fields {
         let found = self.take(names)?;
         found.ok_or_else(|| fault(line, format!("{what} has no '{}'", names[0])))
     }
+}
 
-    fn ignored(self) -> impl Iterator<Item = String> {
-        let told = |(key, _): (yaml::Key, Node)| {
-            let yaml::Key { line, name } = key;
+/// Fields that nobody knows.
+#[derive(Debug, Default)]
+struct Ignored {
+    /// The first of them.
+    first: Vec<yaml::Key>,
+    count: usize,
+}
+
+impl Ignored {
+    /// Those of `fields` that were not read.
+    fn add(&mut self, fields: Fields) {
+        self.count += fields.rest.len();
+        let room = MAX_IGNORED_TOLD - self.first.len();
+        let keys = fields.rest.into_iter().map(|(key, _)| key);
+        self.first.extend(keys.take(room));
+    }
+
+    fn told(self) -> Vec<String> {
+        let more = self.count - self.first.len();
+        let told = self.first.iter().map(|yaml::Key { line, name }| {
+            let name = yaml::shortened(name);
             format!("line {line}: the field '{name}' is not known, and ignored")
-        };
-        self.rest.into_iter().map(told)
+        });
+        let more = (more > 0).then(|| format!("{more} more fields are not known, and ignored"));
+        told.chain(more).collect()
     }
 }

@@ -4,6 +4,8 @@
 //! recursive. Deliberately absent: types of scalars (whoever reads one says what it is to be),
 //! aliases (a few of them unfold into gigabytes), several documents in one text.
 
+use std::collections::HashSet;
+
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 /// Lists and tables in one another.
@@ -11,6 +13,9 @@ const MAX_DEPTH: usize = 32;
 
 /// Texts, lists and tables in one document.
 const MAX_NODES: usize = 1 << 16;
+
+/// Characters of a text that a sentence shows.
+const MAX_SHOWN: usize = 60;
 
 /// A piece of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +79,16 @@ struct Open {
 #[derive(Debug)]
 enum OpenKind {
     List(Vec<Node>),
-    /// With the key whose value comes next.
-    Table(Vec<(Key, Node)>, Option<Key>),
+    Table(OpenTable),
+}
+
+#[derive(Debug, Default)]
+struct OpenTable {
+    entries: Vec<(Key, Node)>,
+    /// The key whose value comes next.
+    key: Option<Key>,
+    /// All that have been there.
+    names: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +106,7 @@ impl Builder {
                 value: scalar(&text, style),
             }),
             Event::SequenceStart(..) => self.begin(line, OpenKind::List(Vec::new())),
-            Event::MappingStart(..) => self.begin(line, OpenKind::Table(Vec::new(), None)),
+            Event::MappingStart(..) => self.begin(line, OpenKind::Table(OpenTable::default())),
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(_) => Err("aliases (*name) are not understood".to_owned()),
             Event::DocumentStart(_) if self.root.is_some() => {
@@ -121,7 +134,7 @@ impl Builder {
         };
         let value = match what {
             OpenKind::List(list) => Value::List(list),
-            OpenKind::Table(table, _) => Value::Table(table),
+            OpenKind::Table(table) => Value::Table(table.entries),
         };
         self.add(Node { line, value })
     }
@@ -134,24 +147,37 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.what) {
             None => self.root = Some(node),
             Some(OpenKind::List(list)) => list.push(node),
-            Some(OpenKind::Table(table, key)) => match key.take() {
-                Some(key) => table.push((key, node)),
-                None => *key = Some(new_key(table, node)?),
-            },
+            Some(OpenKind::Table(table)) => table.add(node)?,
         }
         Ok(())
     }
 }
 
-fn new_key(table: &[(Key, Node)], node: Node) -> Result<Key, String> {
-    let Value::Text(name) = node.value else {
-        return Err("a key is not a text".to_owned());
-    };
-    if table.iter().any(|(key, _)| key.name == name) {
-        return Err(format!("'{name}' is there twice"));
+impl OpenTable {
+    fn add(&mut self, node: Node) -> Result<(), String> {
+        if let Some(key) = self.key.take() {
+            self.entries.push((key, node));
+            return Ok(());
+        }
+        let Value::Text(name) = node.value else {
+            return Err("a key is not a text".to_owned());
+        };
+        if !self.names.insert(name.clone()) {
+            return Err(format!("'{}' is there twice", shortened(&name)));
+        }
+        let line = node.line;
+        self.key = Some(Key { line, name });
+        Ok(())
     }
-    let line = node.line;
-    Ok(Key { line, name })
+}
+
+/// What a sentence shows of a text from outside.
+pub(crate) fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn scalar(text: &str, style: ScalarStyle) -> Value {
@@ -187,6 +213,23 @@ mod tests {
         for nothing in ["", "# only\n", "---\n", "~"] {
             assert_eq!(parse(nothing).unwrap().value, Value::Null, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn as_many_keys_as_there_may_be_are_read() {
+        // Each is compared with no other: these would be billions of comparisons.
+        let keys: String = (0..MAX_NODES / 2 - 1)
+            .map(|n| format!("k{n}: 1\n"))
+            .collect();
+        let Value::Table(table) = parse(&keys).unwrap().value else {
+            panic!("a table");
+        };
+        assert_eq!(table.len(), MAX_NODES / 2 - 1);
+        let long = "x".repeat(1_000);
+        let said = parse(&format!("{long}: 1\n{long}: 2\n"))
+            .unwrap_err()
+            .reason;
+        assert!(said.contains("twice") && said.len() < 300, "{said}");
     }
 
     #[test]

@@ -57,6 +57,23 @@ fn what_nobody_knows_is_ignored_and_told() {
 }
 
 #[test]
+fn of_very_many_fields_a_few_are_told() {
+    let long = "x".repeat(1_000);
+    let fields: String = (0..5000).map(|n| format!("field{n}: 1\n")).collect();
+    let text = format!("contents:\n- src: a\n  dest: b\n  {long}: 1\n{fields}");
+    let ignored = SpecFile::parse(&text).expect("a spec file").ignored;
+    assert_eq!(ignored.len(), 21);
+    assert_eq!(
+        ignored[0],
+        "line 5: the field 'field0' is not known, and ignored"
+    );
+    assert_eq!(ignored[20], "4981 more fields are not known, and ignored");
+    let text = format!("contents: []\n{long}: 1\n");
+    let ignored = SpecFile::parse(&text).expect("a spec file").ignored;
+    assert!(ignored.len() == 1 && ignored[0].len() < 200, "{ignored:?}");
+}
+
+#[test]
 fn a_fault_names_its_line_and_field() {
     for (text, said) in [
         ("", "line 1: a spec file is empty"),

@@ -8,15 +8,41 @@
 //! path is the user's word, and may have links.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::private;
+
+/// Which directory it is, whatever leads there: what one process has locked is what another writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeptId {
+    device: u64,
+    inode: u64,
+}
+
+impl fmt::Display for KeptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+impl KeptId {
+    /// From the text that it is shown as.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (device, inode) = text.split_once(':')?;
+        Some(Self {
+            device: device.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
 
 /// A directory of changes that is open, and this user's alone to write to.
 #[derive(Debug)]
@@ -38,6 +64,41 @@ impl Kept {
         let directory = open(&all, name)?;
         private::check_open(&directory, place)?;
         Ok(Self { directory })
+    }
+
+    /// Opens `place`, which is there.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub(crate) fn open(place: &Path) -> io::Result<Self> {
+        let (root, all, name) = names(place)?;
+        let directory = open(&open(&File::open(root)?, all)?, name)?;
+        private::check_open(&directory, place)?;
+        Ok(Self { directory })
+    }
+
+    /// Opens `place`, which was `id` when it was locked.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); and where it is another by now.
+    pub(crate) fn open_same(place: &Path, id: KeptId) -> io::Result<Self> {
+        let kept = Self::open(place)?;
+        match kept.id()? == id {
+            true => Ok(kept),
+            false => Err(io::Error::other(format!(
+                "{} has been replaced by another directory meanwhile",
+                place.display()
+            ))),
+        }
+    }
+
+    /// Which one it is.
+    pub(crate) fn id(&self) -> io::Result<KeptId> {
+        let metadata = self.directory.metadata()?;
+        Ok(KeptId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
     }
 
     /// A path that leads to what is open, as long as this lives, and as long as `/proc` is there.
@@ -126,6 +187,21 @@ mod tests {
         assert_eq!(fs::read_dir(&foreign).unwrap().count(), 0);
         assert!(Kept::make(&place).is_err());
         assert!(remove_kept(&place).is_err());
+    }
+
+    #[test]
+    fn what_was_locked_is_what_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("durable_edits/name");
+        assert!(Kept::open(&place).is_err());
+        let id = Kept::make(&place).unwrap().id().unwrap();
+        assert_eq!(KeptId::parse(&id.to_string()), Some(id));
+        assert_eq!(Kept::open_same(&place, id).unwrap().id().unwrap(), id);
+        fs::rename(&place, root.path().join("aside")).unwrap();
+        Kept::make(&place).unwrap();
+        let said = Kept::open_same(&place, id).unwrap_err().to_string();
+        assert!(said.contains("replaced"), "{said}");
+        assert_eq!(KeptId::parse(""), None);
     }
 
     #[test]

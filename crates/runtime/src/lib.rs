@@ -39,7 +39,7 @@ pub use live::{LiveBind, LiveLayer};
 pub use mount::{MountRequest, MountedEnvironment, mount};
 pub use mountpoint::{MountpointOptions, check as check_mountpoint};
 pub use mounts::{FarseekMount, list as list_mounts};
-pub use overlay::{Upper, UpperDirs};
+pub use overlay::{Changes, Upper, UpperDirs};
 pub use serve::{ServeOptions, serve};
 pub use unmount::unmount;
 pub use users::User;

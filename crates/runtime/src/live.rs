@@ -8,13 +8,15 @@
 //! ([`lift`], [`put`]): what is shown does not change with it.
 //!
 //! A runtime that is read-only shows them read-only. In an editable one they can be written to as
-//! on the host, and what is written is written there: it is no change of the environment. What is
+//! on the host, where the mount they are in allows it, and what is written is written there: it is
+//! no change of the environment. What is
 //! mounted below them on the host is shown too.
 //!
 //! No link is followed on the way to a source, which has been made one without links, nor on the
 //! way to where it is shown: an environment does not say which file of the host is hidden.
 
 mod attributes;
+mod host_side;
 mod bind;
 mod points;
 
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use farseek_object::BindDest;
 use serde_json::{Value, json};
 
-pub(crate) use bind::{allow_writing, lift, put, show};
+pub(crate) use bind::{Lifted, allow_writing, copy_of, lift, put, restore, show};
 pub(crate) use points::with_points;
 
 use crate::error::{Result, RuntimeError};
@@ -131,13 +133,13 @@ pub(crate) fn binds(layers: &[LiveLayer]) -> Result<Vec<LiveBind>> {
     }
 }
 
-/// Those of `dests` that are in no other one that comes before: what is mounted there has the
+/// Those of `binds` that are in no other one that comes before: what is mounted there has the
 /// others within.
-fn outermost(dests: &[BindDest]) -> Vec<&BindDest> {
-    let mut found: Vec<&BindDest> = Vec::new();
-    for dest in dests {
-        if !found.iter().any(|outer| is_within(dest, outer)) {
-            found.push(dest);
+fn outermost(binds: &[LiveBind]) -> Vec<&LiveBind> {
+    let mut found: Vec<&LiveBind> = Vec::new();
+    for bind in binds {
+        if !found.iter().any(|outer| is_within(&bind.dest, &outer.dest)) {
+            found.push(bind);
         }
     }
     found
@@ -152,8 +154,13 @@ fn is_within(inner: &BindDest, outer: &BindDest) -> bool {
 mod tests {
     use super::*;
 
-    fn dests(texts: &[&str]) -> Vec<BindDest> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn binds(dests: &[&str]) -> Vec<LiveBind> {
+        let bind = |dest: &&str| LiveBind {
+            source: "/".into(),
+            is_directory: true,
+            dest: dest.parse().unwrap(),
+        };
+        dests.iter().map(bind).collect()
     }
 
     #[test]
@@ -163,8 +170,9 @@ mod tests {
             (&["a", "a/b", "ab"], &["a", "ab"]),
             (&["a/b", "a", "a"], &["a/b", "a"]),
         ] {
-            let all = dests(all);
-            let found: Vec<_> = outermost(&all).iter().map(|dest| dest.as_str()).collect();
+            let all = binds(all);
+            let outermost = outermost(&all).into_iter();
+            let found: Vec<_> = outermost.map(|bind| bind.dest.as_str()).collect();
             assert_eq!(found, expected);
         }
     }

@@ -13,11 +13,11 @@ use nix::unistd::{getgid, getuid};
 use tokio::runtime::Handle;
 use tokio::task;
 
-use crate::environment;
+use crate::environment::{self, Named};
 use crate::error::{Result, RuntimeError};
 use crate::mountpoint::{self, MountpointOptions};
 use crate::patience::{PATIENCE, ask};
-use crate::record::{Keeper, Reference};
+use crate::record::{Keeper, Reference, Runtimes};
 
 /// What to mount, where and how.
 #[derive(Debug, Clone)]
@@ -65,6 +65,12 @@ impl MountRequest {
             list_xattrs: true,
             keeper: None,
         }
+    }
+
+    /// The local repository, where there is one, or else that of the records.
+    pub(crate) fn local(&self, runtimes: Option<&Runtimes>) -> Option<Arc<dyn Repository>> {
+        let of_records = || runtimes.map(|runtimes| Arc::clone(runtimes.repository()));
+        self.reader.local.clone().or_else(of_records)
     }
 
     fn vfs_options(&self, repository: Arc<dyn Repository>) -> VfsOptions {
@@ -134,9 +140,14 @@ pub async fn mount(
 ) -> Result<MountedEnvironment> {
     let (path, options) = (request.mountpoint.clone(), request.mountpoint_options);
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
+    let keeper = request.keeper.as_ref();
+    let local = request.local(keeper.map(|keeper| &keeper.runtimes));
+    let named = Named::now(local, &request.spec).await;
     let environment = Arc::new(repository.resolve_environment(&request.spec).await?);
     let merging = environment::merge(Arc::clone(&environment), request.merge);
     let (tree, reference) = tokio::join!(merging, keep(&request, &mountpoint, &environment));
+    let confirming = named.confirm(&repository, &request.spec, &environment);
+    let tree = confirming.await.and(tree);
     drop(environment);
     if request.keeper.is_some() && reference.is_none() {
         request.reader.promote = Promote::Never;

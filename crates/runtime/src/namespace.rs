@@ -139,6 +139,20 @@ pub(crate) fn new_mounts() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(failed)
 }
 
+/// Mounts `directory` onto itself, in the namespace of mounts of this process: whoever is in it, or
+/// in one that was made from it, is known by that.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn mark(directory: &Path) -> Result<()> {
+    let (kind, data) = (None::<&str>, None::<&str>);
+    let marked = mount(Some(directory), directory, kind, MsFlags::MS_BIND, data);
+    marked.map_err(|errno| RuntimeError::Namespace {
+        action: "mark the namespace of mounts as the runtime's",
+        source: errno.into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

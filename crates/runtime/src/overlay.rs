@@ -15,14 +15,14 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use farseek_object::BindDest;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Result, RuntimeError};
-use crate::kept::Kept;
-use crate::live;
+use crate::kept::{Kept, KeptId};
+use crate::live::{self, LiveBind};
 use crate::namespace;
+use crate::private;
 use crate::upper;
 
 /// The directory of a runtime in which the memory of an editable one is mounted.
@@ -80,17 +80,23 @@ impl UpperDirs {
 #[derive(Debug)]
 pub(crate) struct Edits {
     upper: Option<Upper>,
-    /// Where live layers are shown: on whatever is mounted.
-    live: Vec<BindDest>,
+    /// Which directory is locked for it, where it is kept.
+    kept: Option<KeptId>,
+    /// Whether the overlay is there: one that could not be mounted anew is not, until it can be.
+    is_mounted: bool,
+    /// What is shown on whatever is mounted.
+    live: Vec<LiveBind>,
     frozen: bool,
     /// How many directories have had a name of [`UNDONE`].
     resets: u32,
 }
 
 impl Edits {
-    /// A runtime that begins with `upper` and shows something at each of `live`.
-    pub(crate) fn new(upper: Option<Upper>, live: Vec<BindDest>) -> Self {
+    /// A runtime that begins with `upper`, for which `kept` is locked, and shows `live`.
+    pub(crate) fn new(upper: Option<Upper>, kept: Option<KeptId>, live: Vec<LiveBind>) -> Self {
         Self {
+            kept,
+            is_mounted: upper.is_some(),
             upper,
             live,
             frozen: false,
@@ -105,24 +111,54 @@ impl Edits {
         upper: &Upper,
         directory: &Path,
     ) -> Result<(), String> {
-        if self.upper.is_none() {
-            let lifted = live::lift(at, &self.live)?;
-            let made = make_editable(at, upper, directory);
-            made.map_err(|error| error.to_string())?;
-            self.upper = Some(upper.clone());
-            live::put(at, lifted)?;
-        } else if self.frozen {
-            remount(at, MsFlags::empty())?;
-        }
+        let before = (self.is_mounted, self.frozen);
         self.frozen = false;
+        match before {
+            (true, true) => {
+                if let Err(error) = remount(at, MsFlags::empty()) {
+                    self.frozen = true;
+                    return Err(error);
+                }
+            }
+            (true, false) => {}
+            (false, was_frozen) => {
+                if let Err(error) = self.mount(at, upper, directory) {
+                    self.frozen = was_frozen;
+                    return Err(error);
+                }
+            }
+        }
         live::allow_writing(at, &self.live, true)
+    }
+
+    /// Mounts the overlay, for the first time or where it could not be mounted anew.
+    fn mount(&mut self, at: &Path, upper: &Upper, directory: &Path) -> Result<(), String> {
+        let lifted = live::lift(at, &self.live)?;
+        match &self.upper {
+            None => {
+                let made = make_editable(at, upper, self.kept, directory);
+                made.map_err(|error| error.to_string())?;
+                (self.upper, self.is_mounted) = (Some(upper.clone()), true);
+            }
+            Some(upper) => {
+                let opened = open_dirs(upper, self.kept, directory);
+                let (dirs, _kept) = opened.map_err(|error| error.to_string())?;
+                self.mount_anew(at, &dirs)?;
+            }
+        }
+        self.put(at, lifted)
     }
 
     /// Lets it be written to no more.
     pub(crate) fn freeze(&mut self, at: &Path) -> Result<(), String> {
         if self.upper.is_some() && !self.frozen {
             live::allow_writing(at, &self.live, false)?;
-            if let Err(error) = remount(at, MsFlags::MS_RDONLY) {
+            // One that is not there is mounted as one that cannot be written to.
+            let frozen = match self.is_mounted {
+                true => remount(at, MsFlags::MS_RDONLY),
+                false => Ok(()),
+            };
+            if let Err(error) = frozen {
                 live::allow_writing(at, &self.live, true)?;
                 return Err(error);
             }
@@ -142,9 +178,10 @@ impl Edits {
         let Some(upper) = &self.upper else {
             return Err("the runtime is not editable: nothing has changed".to_owned());
         };
-        let (dirs, _kept) = open_dirs(upper, directory).map_err(|error| error.to_string())?;
+        let opened = open_dirs(upper, self.kept, directory);
+        let (dirs, _kept) = opened.map_err(|error| error.to_string())?;
         let lifted = live::lift(at, &self.live)?;
-        detach(at)?;
+        self.unmount(at)?;
         let undone = match paths {
             [] => self.undo_all(&dirs).map_err(|error| error.to_string()),
             paths => paths
@@ -153,12 +190,12 @@ impl Edits {
         };
         // Whether it was undone or not, it is to be there, and what is live in any case.
         let mounted = self.mount_anew(at, &dirs);
-        let put = live::put(at, lifted);
+        let put = self.put(at, lifted);
         mounted.and(undone).and(put)
     }
 
     /// Moves what is mounted at `next` to `at`, in the place of what is there, and lets it be
-    /// written to as that could be. Changes are undone.
+    /// written to as that could be. Changes are undone. Where it cannot be moved the old one stays.
     pub(crate) fn replace(
         &mut self,
         at: &Path,
@@ -167,30 +204,54 @@ impl Edits {
     ) -> Result<(), String> {
         let lifted = live::lift(at, &self.live)?;
         let upper = self.upper.as_ref();
-        let opened = upper.map(|upper| open_dirs(upper, directory)).transpose();
+        let opened = upper.map(|upper| open_dirs(upper, self.kept, directory));
+        let opened = opened.transpose();
         let (dirs, _kept) = opened.map_err(|error| error.to_string())?.unzip();
-        if dirs.is_some() {
-            detach(at)?;
-        }
-        detach(at)?;
-        let moved = mount(Some(next), at, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
-        moved.map_err(|errno| errno.desc().to_owned())?;
+        self.unmount(at)?;
+        let swapped = swap(at, next);
         let covered = dirs.map_or(Ok(()), |dirs| {
-            let undone = self.undo_all(&dirs).map_err(|error| error.to_string());
+            let undone = match &swapped {
+                Ok(()) => self.undo_all(&dirs).map_err(|error| error.to_string()),
+                Err(_) => Ok(()),
+            };
             self.mount_anew(at, &dirs).and(undone)
         });
-        // The environment is the next one by now: whatever failed, what is live is to be there.
-        let put = live::put(at, lifted);
-        covered.and(put)
+        // Whichever environment it is by now, and whatever failed, what is live is to be there.
+        let put = self.put(at, lifted);
+        swapped.and(covered).and(put)
+    }
+
+    /// Takes the overlay away, where there is one.
+    fn unmount(&mut self, at: &Path) -> Result<(), String> {
+        if self.is_mounted {
+            detach(at)?;
+            self.is_mounted = false;
+        }
+        Ok(())
     }
 
     /// Mounts the overlay over what is at `at`, to be written to as it could be.
-    fn mount_anew(&self, at: &Path, dirs: &UpperDirs) -> Result<(), String> {
-        mount_overlay(at, dirs).map_err(|error| error.to_string())?;
-        match self.frozen {
-            true => remount(at, MsFlags::MS_RDONLY),
-            false => Ok(()),
+    fn mount_anew(&mut self, at: &Path, dirs: &UpperDirs) -> Result<(), String> {
+        mount_overlay(at, dirs).map_err(|error| {
+            format!(
+                "what was changed is not shown, and nothing can be changed: {error}; what is in the \
+                 way is to be removed, then `farseek edit` shows it again"
+            )
+        })?;
+        self.is_mounted = true;
+        if self.frozen
+            && let Err(error) = remount(at, MsFlags::MS_RDONLY)
+        {
+            self.frozen = false;
+            return Err(error);
         }
+        Ok(())
+    }
+
+    /// Shows again what is live.
+    fn put(&self, at: &Path, lifted: Vec<live::Lifted>) -> Result<(), String> {
+        let writable = self.upper.is_some() && !self.frozen;
+        live::put(at, lifted, &self.live, writable)
     }
 
     /// Puts the changes aside, so that what is open is not disturbed, and removes them.
@@ -221,6 +282,21 @@ impl Edits {
     }
 }
 
+/// Moves what is mounted at `next` to `at`, in the place of what is there, which stays where that
+/// cannot be done.
+fn swap(at: &Path, next: &Path) -> Result<(), String> {
+    let old = live::copy_of(at).map_err(|error| error.to_string())?;
+    detach(at)?;
+    let moved = mount(Some(next), at, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
+    moved.map_err(|errno| match live::restore(at, &old) {
+        Ok(()) => errno.desc().to_owned(),
+        Err(error) => format!(
+            "{}, and the old environment cannot be shown again: {error}; end the runtime",
+            errno.desc()
+        ),
+    })
+}
+
 /// Takes away what is mounted at `at`, the topmost. Whoever has something of it open keeps that.
 fn detach(at: &Path) -> Result<(), String> {
     let detached = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
@@ -242,12 +318,17 @@ fn remount(at: &Path, flags: MsFlags) -> Result<(), String> {
 ///
 /// # Errors
 /// The kernel refuses, in its words.
-pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Result<()> {
+pub(crate) fn make_editable(
+    at: &Path,
+    upper: &Upper,
+    kept: Option<KeptId>,
+    directory: &Path,
+) -> Result<()> {
     let make = || {
         if let Upper::Memory { size } = upper {
             mount_memory(&directory.join(MEMORY), size.as_deref())?;
         }
-        let (dirs, kept) = open_dirs(upper, directory)?;
+        let (dirs, kept) = open_dirs(upper, kept, directory)?;
         if let Some(kept) = &kept {
             keep(&kept.path(), namespace::is_of_users())?;
             remove_undone(&kept.path())?;
@@ -262,15 +343,57 @@ pub(crate) fn make_editable(at: &Path, upper: &Upper, directory: &Path) -> Resul
 }
 
 /// The directories of an overlay, by paths that lead there as long as what is returned beside them
-/// lives: where changes are kept others may write, and names may mean something else at any time.
-fn open_dirs(upper: &Upper, directory: &Path) -> io::Result<(UpperDirs, Option<Kept>)> {
+/// lives: where changes are kept others may write, and names may mean something else at any time. It
+/// is the directory that was locked, or none.
+fn open_dirs(
+    upper: &Upper,
+    locked: Option<KeptId>,
+    directory: &Path,
+) -> io::Result<(UpperDirs, Option<Kept>)> {
     match upper {
         Upper::Memory { .. } => Ok((UpperDirs::of(upper, directory), None)),
         Upper::Kept(place) => {
-            let kept = Kept::make(place)?;
+            let locked = locked.ok_or_else(|| io::Error::other("nobody has locked it"))?;
+            let kept = Kept::open_same(place, locked)?;
             let open = Upper::Kept(kept.path());
             Ok((UpperDirs::of(&open, directory), Some(kept)))
         }
+    }
+}
+
+/// The changes of a runtime, to be read: by whom the path is asked for as long as this lives.
+#[derive(Debug)]
+pub struct Changes {
+    path: PathBuf,
+    _kept: Option<Kept>,
+}
+
+impl Changes {
+    /// Those of the runtime with this `directory`, which go to `upper`.
+    ///
+    /// # Errors
+    /// They are not there, or somebody else may put something in their place.
+    pub fn open(upper: &Upper, directory: &Path) -> io::Result<Self> {
+        let (path, kept) = match upper {
+            Upper::Memory { .. } => {
+                private::check_runtime(directory)?;
+                (UpperDirs::of(upper, directory).upper, None)
+            }
+            Upper::Kept(place) => {
+                let kept = Kept::open(place)?;
+                let open = Upper::Kept(kept.path());
+                (UpperDirs::of(&open, directory).upper, Some(kept))
+            }
+        };
+        match path.symlink_metadata()?.is_dir() {
+            true => Ok(Self { path, _kept: kept }),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// A path that leads to them.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -378,13 +501,49 @@ mod tests {
     }
 
     #[test]
+    fn an_overlay_is_made_of_what_was_locked() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("durable_edits/name");
+        let locked = Kept::make(&place).unwrap().id().unwrap();
+        let upper = Upper::Kept(place.clone());
+        let open = |locked| open_dirs(&upper, locked, Path::new("/r")).map(drop);
+        open(Some(locked)).unwrap();
+        assert!(open(None).is_err());
+        fs::rename(&place, root.path().join("aside")).unwrap();
+        Kept::make(&place).unwrap();
+        assert!(open(Some(locked)).is_err());
+    }
+
+    #[test]
+    fn changes_are_read_where_nobody_else_can_put_something() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("name");
+        let memory = Upper::Memory { size: None };
+        let upper = UpperDirs::of(&memory, &directory).upper;
+        fs::create_dir_all(&upper).unwrap();
+        let mode = |path: &Path, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(path, mode).unwrap();
+        };
+        assert_eq!(Changes::open(&memory, &directory).unwrap().path(), upper);
+        for open in [root.path(), &directory] {
+            mode(open, 0o777);
+            assert!(Changes::open(&memory, &directory).is_err());
+            mode(open, 0o700);
+        }
+        fs::remove_dir(&upper).unwrap();
+        std::os::unix::fs::symlink("/etc", &upper).unwrap();
+        assert!(Changes::open(&memory, &directory).is_err());
+    }
+
+    #[test]
     fn undone_changes_go_whatever_was_left_beside_them() {
         let place = tempfile::tempdir().unwrap();
         let dirs = UpperDirs::of(&Upper::Kept(place.path().into()), Path::new("/r"));
         fs::create_dir_all(dirs.upper.join("changed")).unwrap();
         fs::create_dir_all(place.path().join("undone-1/closed")).unwrap();
         fs::create_dir(&dirs.work).unwrap();
-        Edits::new(None, Vec::new()).undo_all(&dirs).unwrap();
+        Edits::new(None, None, Vec::new()).undo_all(&dirs).unwrap();
         assert_eq!(fs::read_dir(&dirs.upper).unwrap().count(), 0);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
         remove_undone(place.path()).unwrap();

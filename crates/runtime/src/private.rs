@@ -16,6 +16,15 @@ pub(crate) fn check(directory: &Path) -> io::Result<()> {
     check_metadata(&fs::symlink_metadata(directory)?, directory)
 }
 
+/// As [`check`], of the directory of a runtime, and of the one that is in.
+///
+/// # Errors
+/// One of them is not.
+pub(crate) fn check_runtime(directory: &Path) -> io::Result<()> {
+    check(directory.parent().unwrap_or(Path::new("/")))?;
+    check(directory)
+}
+
 /// As [`check`], of a directory that is open; errors call it `shown`.
 ///
 /// # Errors

@@ -11,16 +11,18 @@
 mod text;
 mod json;
 mod host;
+mod presence;
 mod judge;
 mod runtimes;
 mod leftovers;
 mod prune;
 mod reference;
 
-pub use host::{Host, Presence, Process, ProcessId};
+pub use host::{Host, Process, ProcessId};
 pub use json::{Author, Kind, LiveLayer, Origin, RuntimeConfig, RuntimeRecord, Status};
 pub use judge::{Verdict, judge};
 pub use leftovers::remove_tree;
+pub use presence::{Place, Presence};
 pub use prune::{PruneOptions, Pruned};
 pub use reference::{Keeper, MountRecords, Reference};
 pub use runtimes::{Listed, Runtimes};

@@ -22,25 +22,53 @@
 //! So is another environment in the place of the first (`another`).
 //!
 //! Killed with `SIGKILL`: of CMD, the namespace goes with its last process, as above. Of the host,
-//! whoever is in the environment gets `ENOTCONN` from it, and the record and an empty directory
-//! are left for the next command to remove. Of all at once, the same: no mount is left, since the
-//! namespace is gone.
+//! whoever is in the environment gets `ENOTCONN` from it, unless it is read from renders, which need
+//! no host; the record and the directory are left, for the next command to remove when nobody is in
+//! there any more: it knows them by a mount in the namespace, the runtime's directory onto itself. Of
+//! all at once, the same: no mount is left, since the namespace is gone.
 //!
 //! Where the environment is to be read from renders, the host makes those, and the front mounts an
 //! overlay of them over the mount, which stays for what is above: it is how the end is told.
 //!
-//! Deliberately absent: passing signals on, waiting for CMD, reading `/proc` to find processes.
+//! Deliberately absent: passing signals on, waiting for CMD, a host that looks for processes.
 
 mod link;
 mod directory;
+mod inherited;
+mod locked;
 mod another;
 mod control;
 mod renders;
+mod request;
 mod front;
+mod opening;
+mod hosted;
 mod host;
 
+use std::io;
+
+use tokio::task;
+
 pub use control::{Request, ask};
+pub use directory::STARTUP_FILE;
 pub(crate) use directory::is_of_runtime;
 pub use front::{Entrance, Front, Started, join};
-pub use host::{Host, HostRequest, Hosted, STARTUP_FILE};
+pub use host::Host;
+pub use hosted::Hosted;
 pub use renders::RenderBackend;
+pub use request::HostRequest;
+
+use crate::error::RuntimeError;
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work)
+        .await
+        .expect("the work does not panic and is not cancelled")
+}
+
+fn failed(source: io::Error) -> RuntimeError {
+    RuntimeError::Daemon {
+        action: "serve the runtime",
+        source,
+    }
+}

@@ -36,6 +36,7 @@ mod owner;
 mod lock;
 mod hold;
 pub(crate) mod open_tree;
+mod beneath;
 mod leftovers;
 mod keeper;
 mod tags;

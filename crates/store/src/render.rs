@@ -12,6 +12,14 @@
 //! directory belongs to nobody else, mode 0700, until all that is in it is there; then it gets its
 //! mode.
 //!
+//! One that is there already is left open to those who use it; its names are another's to give away
+//! while it is filled, so it is to be in the hands of whoever renders.
+//!
+//! *Harmless*: a file in a directory of somebody's is no set-user-ID or set-group-ID program, unless
+//! that is asked for ([`RenderOptions::set_id`]). Whoever could push it to a repository would
+//! otherwise have everybody run it as the user, root, who renders. SPFS gives those bits; a mount
+//! shows them and gives them no meaning.
+//!
 //! *Verified*: a copy is hashed as it is made. A payload that is linked is not read: whoever stored
 //! it in the repository has hashed it (a commit, a copy, a promotion), and its size and mode are
 //! compared.
@@ -64,6 +72,9 @@ pub struct RenderOptions {
     /// Whether the directory may hold something already: what the environment has as well is
     /// replaced, everything else stays.
     pub allow_existing: bool,
+    /// Whether files in a directory of somebody's may be set-user-ID and set-group-ID programs, which
+    /// run as the user who renders.
+    pub set_id: bool,
     /// Whether another user's payloads are linked, where everybody may read them.
     pub share_payloads: bool,
 }
@@ -76,6 +87,7 @@ impl Default for RenderOptions {
             strategy: RenderStrategy::default(),
             concurrency: (2 * processors).clamp(4, 16),
             allow_existing: false,
+            set_id: false,
             share_payloads: false,
         }
     }

@@ -286,7 +286,7 @@ async fn changes(
         false => (annotations, Vec::new()),
     };
     let is_annotated = !of_layer.is_empty();
-    let summary = commit_over(app, repository, upper, of_layer, Some(base)).await?;
+    let summary = commit_over(app, repository, upper.path(), of_layer, Some(base)).await?;
     let is_empty = summary.files + summary.directories + summary.symlinks + summary.masks == 0;
     if is_platform {
         layers.extend((!is_empty).then_some(summary.layer));

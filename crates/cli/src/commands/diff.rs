@@ -75,11 +75,11 @@ pub(crate) async fn run(args: DiffArgs, app: &mut App) -> Result<()> {
 /// The environment of the runtime that this is run in, without what has changed, and with it.
 async fn changes(app: &App) -> Result<(MergedTree, MergedTree)> {
     let active = Active::find(app).await?;
-    let upper = active.upper()?.to_owned();
+    let upper = active.upper()?;
     let manifests = active.manifests().await?;
     let comparing = tokio::task::spawn_blocking(move || {
         let from = merged(&manifests)?;
-        let layer = survey_changes(&upper, &from)?;
+        let layer = survey_changes(upper.path(), &from)?;
         let to = merged(manifests.iter().chain([&layer]))?;
         Ok((from, to))
     });

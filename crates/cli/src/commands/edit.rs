@@ -34,17 +34,12 @@ pub(crate) async fn run(args: EditArgs, app: &mut App) -> Result<()> {
     match args.off {
         // What was changed once can be committed, whether it can still be changed or not.
         true => Ok(ask(active.directory()?, &Request::Freeze)?),
-        false => allow(active, args.tmpfs_size).await,
+        false => allow(&active, args.tmpfs_size),
     }
 }
 
-/// Lets the runtime that this is run in be written to, and changes take `size` in memory at most.
-pub(super) async fn allow(active: Active, size: Option<String>) -> Result<()> {
-    ask(active.directory()?, &Request::Edit { size })?;
-    let Active {
-        mut record,
-        runtimes,
-    } = active;
-    record.status.editable = true;
-    Ok(runtimes.save(&record).await?)
+/// Lets the runtime that this is run in be written to, and changes take `size` in memory at most. Its
+/// host writes it down.
+pub(super) fn allow(active: &Active, size: Option<String>) -> Result<()> {
+    Ok(ask(active.directory()?, &Request::Edit { size })?)
 }

@@ -33,6 +33,8 @@ Examples:
   farseek render tools/python                     # each layer, into the local repository
 
 A directory gets copies, every one of which is verified; it is complete when the command succeeds.
+Programs in it do not run as who renders: set-user-ID and set-group-ID bits, which SPFS gives files,
+are left out, unless --set-id says that whoever writes to the repository is trusted that far.
 Without a directory, each layer is rendered into the local repository, as SPFS does it: by hard
 links of payloads, where that can be. Those directories are for overlays to be read from. Nothing in
 them may be changed: that would change the repository.";
@@ -51,6 +53,9 @@ pub(crate) struct RenderArgs {
     /// Let the directory hold something: what the environment has as well is replaced
     #[arg(long, requires = "directory")]
     allow_existing: bool,
+    /// Let files be set-user-ID and set-group-ID programs, as the environment has them
+    #[arg(long, requires = "directory")]
+    set_id: bool,
     /// How files come into the local repository's renders
     #[arg(long, value_name = "HOW", value_enum, conflicts_with = "directory")]
     strategy: Option<StrategyName>,
@@ -212,6 +217,7 @@ impl RenderArgs {
             strategy: self.strategy.map_or(defaults.strategy, Into::into),
             concurrency: self.max_concurrent_blobs.unwrap_or(defaults.concurrency),
             allow_existing: self.allow_existing,
+            set_id: self.set_id,
             ..defaults
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: ResetArgs, app: &mut App) -> Result<()> {
     }
     let is_empty = |spec: &EnvSpec| spec.items.is_empty();
     match args.edit || args.reference.as_ref().is_some_and(is_empty) {
-        true => edit::allow(Active::find(app).await?, None).await,
+        true => edit::allow(&active, None),
         false => Ok(()),
     }
 }
@@ -70,7 +70,7 @@ async fn show(active: &Active, reference: &EnvSpec) -> Result<()> {
 
 /// Undoes changes: those of `paths`, or all.
 fn undo(active: &Active, paths: &[PathBuf]) -> Result<()> {
-    active.upper()?;
+    drop(active.upper()?);
     let inside = |path: &PathBuf| inside(path, active.at());
     let paths = paths.iter().map(inside).collect::<Result<_>>()?;
     Ok(ask(active.directory()?, &Request::Reset { paths })?)

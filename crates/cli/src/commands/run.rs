@@ -23,7 +23,7 @@ use farseek_store::Repository;
 use nix::unistd::getuid;
 use tokio::task::JoinHandle;
 
-use crate::active::VARIABLE;
+use crate::active::{KEPT, VARIABLE};
 use crate::annotations::{self, AnnotationArgs};
 use crate::app::App;
 use crate::args::IN_BACKGROUND;
@@ -47,9 +47,6 @@ leaves in the background keeps the environment; it is gone with the last of it.
 
 An item of REF may be the path of a spec file, or of a directory with a layer.spfs.yaml: a live
 layer shows files beside it as they are, a run spec stands for the items it lists.";
-
-/// Where SPFS keeps upper directories, in the repository.
-const KEPT: &str = "durable_edits";
 
 /// How long those may go on who are in the runtime when the host is asked to end.
 const GRACE: Duration = Duration::from_secs(10);

@@ -67,6 +67,18 @@ fn an_environment_becomes_a_directory() {
 }
 
 #[test]
+fn programs_run_as_somebody_else_only_where_that_is_asked_for() {
+    let place = place();
+    let tool = |at: &str| place.path(&format!("{at}/bin/tool"));
+    fs::set_permissions(tool("base"), fs::Permissions::from_mode(0o6755)).unwrap();
+    place.ok(&["commit", "base", "-t", "base"]);
+    place.ok(&["render", "base", "out"]);
+    place.ok(&["render", "base", "trusted", "--set-id"]);
+    let mode = |at: &str| fs::metadata(tool(at)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("out"), mode("trusted")), (0o755, 0o6755));
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let place = place();
     assert_snapshot!(place.told(&["render", "nothing", "out"]), @"

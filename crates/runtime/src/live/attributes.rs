@@ -16,7 +16,8 @@ pub(super) enum Change {
     },
     /// It can be written to no more.
     Freeze,
-    /// It can be written to, as far as its file system can.
+    /// It can be written to, as far as its file system can. This mount alone: what is below it may
+    /// have been read-only before.
     Thaw,
 }
 
@@ -40,11 +41,15 @@ impl Change {
     }
 }
 
-/// Changes the mount whose root `mount` is, and what is mounted below: all of it or nothing.
+/// Changes the mount whose root `mount` is, and what is mounted below, unless it is to be thawed: all
+/// of it or nothing.
 #[expect(unsafe_code, reason = "there is no safe function for mount_setattr(2)")]
 pub(super) fn change(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
     let attributes = change.attributes();
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let flags = match change {
+        Change::Thaw => libc::AT_EMPTY_PATH,
+        Change::Seal { .. } | Change::Freeze => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+    };
     // SAFETY: The path is empty and closed by a NUL; the structure is of the size that is given, and
     // both live until the call has returned. The kernel reads them, and keeps nothing.
     let answer = unsafe {

@@ -10,12 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, RuntimeError};
 
-/// The PID namespace that every process of a host is in: `PROC_PID_INIT_INO` of Linux.
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// The process that a host starts with.
-const FIRST_PROCESS: u32 = 1;
-
 /// A host, at a time since its boot, as the processes of one PID namespace see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -43,17 +37,6 @@ pub struct ProcessId {
     pub pid: i32,
     /// When it was started, in clock ticks since boot.
     pub start: u64,
-}
-
-/// Whether somebody is in a mount namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// Somebody is.
-    Somebody,
-    /// Nobody is: every process of the host was looked at.
-    Nobody,
-    /// We may not look at everybody.
-    Unknown,
 }
 
 impl Host {
@@ -99,35 +82,6 @@ impl Host {
             return Process::Gone;
         }
         Process::find(pid)
-    }
-
-    /// Whether a process is in the mount namespace `namespace`, like `mnt:[4026532177]`.
-    pub fn users_of(&self, namespace: &str) -> Presence {
-        let Ok(processes) = fs::read_dir("/proc") else {
-            return Presence::Unknown;
-        };
-        let (mut saw_first, mut saw_all) = (false, true);
-        for process in processes.flatten() {
-            let name = process.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            saw_first |= pid == FIRST_PROCESS;
-            match fs::read_link(process.path().join("ns/mnt")) {
-                Ok(link) if link.to_str() == Some(namespace) => return Presence::Somebody,
-                Ok(_) => {}
-                // It has ended meanwhile, or is about to.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // It was there before any runtime was, and may have more rights than we.
-                Err(_) if pid == FIRST_PROCESS => {}
-                Err(_) => saw_all = false,
-            }
-        }
-        // Who is not shown the first process is not shown all the others either.
-        match saw_first && saw_all && self.pid_namespace == FIRST_PID_NAMESPACE {
-            true => Presence::Nobody,
-            false => Presence::Unknown,
-        }
     }
 }
 
@@ -178,9 +132,6 @@ mod tests {
             booted < Utc::now() && booted > DateTime::UNIX_EPOCH,
             "{booted}"
         );
-        let mine = host.mount_namespace().unwrap();
-        assert_eq!(host.users_of(&mine), Presence::Somebody);
-        assert_ne!(host.users_of("mnt:[1]"), Presence::Somebody);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //!   they are of this PID namespace; of another one nothing is known, for a number means another
 //!   process there, and those of a namespace beside ours cannot be seen at all. Start times are
 //!   shifted by a time namespace, so one that differs says nothing under another one.
+//!   What its processes have started may go on without them: a runtime lives as long as somebody is
+//!   in it, its host or nobody else being there or not. What is read from renders needs no host.
 //! - Another boot: nothing of it is left, if it was a boot of *this* host. That is believed where
 //!   the host's name and its machine id agree, and where the record is older than this boot: a
 //!   younger one is of a host that was copied from this one, or shares its name.
@@ -15,8 +17,9 @@
 //! its mount namespace: that only who sees every process can tell. One that has not got as far as
 //! to a mount namespace is left to SPFS.
 
-use super::host::{Host, Presence, Process};
+use super::host::{Host, Process};
 use super::json::{Origin, RuntimeRecord};
+use super::presence::{Place, Presence};
 
 /// Names that say nothing of which host it is.
 const NO_NAMES: [&str; 4] = ["", "localhost", "localhost.localdomain", "(none)"];
@@ -33,15 +36,20 @@ pub enum Verdict {
 }
 
 /// Judges `record` on the host `here`: `process` looks up a process number, `users` whether
-/// somebody is in a mount namespace.
+/// somebody is in a place.
 pub fn judge(
     record: &RuntimeRecord,
     here: &Host,
     process: impl Fn(i32) -> Process,
-    users: impl Fn(&str) -> Presence,
+    users: impl Fn(Place<'_>) -> Presence,
 ) -> Verdict {
     match &record.farseek {
-        Some(origin) if origin.host.boot == here.boot => judge_holders(origin, here, process),
+        Some(origin) if origin.host.boot == here.boot => {
+            match judge_holders(origin, here, process) {
+                Verdict::Ended => judge_users(record, users),
+                verdict => verdict,
+            }
+        }
         Some(origin) => judge_boot(record, &origin.host, here),
         None => judge_stock(record, here, process, users),
     }
@@ -54,7 +62,7 @@ impl Host {
             record,
             self,
             |pid| self.process(pid),
-            |namespace| self.users_of(namespace),
+            |place| self.users_of(place),
         )
     }
 }
@@ -75,6 +83,17 @@ fn judge_holders(origin: &Origin, here: &Host, process: impl Fn(i32) -> Process)
             Process::Started(_) | Process::Hidden => Verdict::Unknown,
         });
     holders.reduce(either).expect("there is a holder")
+}
+
+/// A record whose holders have ended.
+fn judge_users(record: &RuntimeRecord, users: impl Fn(Place<'_>) -> Presence) -> Verdict {
+    let directory = record.config.runtime_dir.as_deref();
+    match directory.map(|directory| users(Place::Directory(directory))) {
+        // A mount ends with its process.
+        None | Some(Presence::Nobody) => Verdict::Ended,
+        Some(Presence::Somebody) => Verdict::Alive,
+        Some(Presence::Unknown) => Verdict::Unknown,
+    }
 }
 
 /// Of two that keep a record alive.
@@ -105,13 +124,13 @@ fn judge_stock(
     record: &RuntimeRecord,
     here: &Host,
     process: impl Fn(i32) -> Process,
-    users: impl Fn(&str) -> Presence,
+    users: impl Fn(Place<'_>) -> Presence,
 ) -> Verdict {
     let namespace = record.config.mount_namespace.as_deref();
     let (true, Some(namespace)) = (record.author.host_name == here.name, namespace) else {
         return Verdict::Unknown;
     };
-    match users(&namespace.to_string_lossy()) {
+    match users(Place::Namespace(&namespace.to_string_lossy())) {
         Presence::Somebody => return Verdict::Alive,
         Presence::Unknown => return Verdict::Unknown,
         Presence::Nobody => {}

@@ -142,6 +142,21 @@ impl Runtimes {
         self.push(&meta, &blob).await
     }
 
+    /// Stores the record with this name anew as `change` leaves it, which is given what it says now.
+    /// Who changes records of runtimes that are used is their host alone, one change after the other.
+    ///
+    /// # Errors
+    /// `UnknownRuntime`, or the repository cannot be read or written.
+    pub(crate) async fn change(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut RuntimeRecord),
+    ) -> Result<()> {
+        let mut record = self.load(name).await?;
+        change(&mut record);
+        self.save(&record).await
+    }
+
     /// The record with this name.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use nix::mount::{MntFlags, umount2};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::environment;
+use crate::environment::{self, Named};
 use crate::error::Result;
 use crate::live::LiveBind;
 use crate::mount::{self, MountRequest};
@@ -67,16 +67,32 @@ impl Another {
     /// Everything of the environment `spec` but its mount. The record names it from now on.
     pub(super) fn prepare(&self, spec: &EnvSpec) -> Result<Prepared> {
         self.handle.block_on(async {
+            let local = self.request.local(self.runtimes.as_ref());
+            let named = Named::now(local, spec).await;
             let environment = Arc::new(self.repository.resolve_environment(spec).await?);
             let merge = self.request.merge;
             let merging =
                 environment::merge_with(Arc::clone(&environment), self.live.clone(), merge);
             let tree = merging.await?;
             let before = self.keep(spec, &environment).await?;
+            let confirmed = named.confirm(&self.repository, spec, &environment).await;
+            if let Err(error) = confirmed {
+                self.restore(before.as_ref()).await;
+                return Err(error);
+            }
             let (repository, reader) = (Arc::clone(&self.repository), self.reader.clone());
             let vfs = mount::prepare_with(repository, reader, &self.request, tree).await;
             Ok(Prepared { vfs, before })
         })
+    }
+
+    /// Writes down that the environment can be written to.
+    pub(super) fn note_editable(&self) -> Result<()> {
+        let Some(runtimes) = &self.runtimes else {
+            return Ok(());
+        };
+        let noting = runtimes.change(&self.name, |record| record.status.editable = true);
+        self.handle.block_on(noting)
     }
 
     /// Writes down what is shown next. Returns the record for where that cannot be shown.
@@ -116,12 +132,19 @@ impl Another {
         enter: impl FnOnce() -> Result<(), String> + Send,
     ) -> Result<(), String> {
         let shown = self.replace(prepared.vfs, at, directory, edits, enter);
-        if let (Err(_), Some(before), Some(runtimes)) = (&shown, &prepared.before, &self.runtimes)
-            && let Err(error) = self.handle.block_on(runtimes.save(before))
+        if shown.is_err() {
+            self.handle.block_on(self.restore(prepared.before.as_ref()));
+        }
+        shown
+    }
+
+    /// Writes down what is shown still.
+    async fn restore(&self, before: Option<&RuntimeRecord>) {
+        if let (Some(before), Some(runtimes)) = (before, &self.runtimes)
+            && let Err(error) = runtimes.save(before).await
         {
             tracing::warn!("the record of the runtime names what it does not show: {error}");
         }
-        shown
     }
 
     fn replace(

@@ -2,6 +2,9 @@
 //! and to show another environment. A user in a namespace of users has no right to mount once it
 //! has executed a program; the host, which never has, keeps it.
 //!
+//! What is done stands in the record, too, which the host changes: it does one thing after the other,
+//! so none of two changes that are asked for at the same time is lost.
+//!
 //! It listens at a socket in the runtime's directory, which is the user's alone. A request is
 //! carried out in the namespace of mounts of who asks, if that is the runtime's, by a thread that
 //! lives no longer than that: the host must not keep the namespace alive.
@@ -16,19 +19,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use farseek_object::{BindDest, EnvSpec};
+use farseek_object::EnvSpec;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::another::Another;
+use super::directory::SOCKET;
 use super::link::Link;
 use crate::error::{Result, RuntimeError};
+use crate::kept::KeptId;
 use crate::layers;
+use crate::live::LiveBind;
 use crate::namespace;
 use crate::overlay::{Edits, Upper};
-
-/// The socket's name in the directory of the runtime.
-pub(super) const SOCKET: &str = "control";
 
 /// How long one who asks may take to say what. They say it at once.
 const TO_ASK: Duration = Duration::from_secs(5);
@@ -138,8 +141,10 @@ pub(super) struct Runtime {
     pub(super) directory: PathBuf,
     /// How it can be written to when it begins.
     pub(super) upper: Option<Upper>,
-    /// Where live layers are shown.
-    pub(super) live: Vec<BindDest>,
+    /// Which directory is locked for that, where it is kept.
+    pub(super) kept: Option<KeptId>,
+    /// What of the host is shown in it.
+    pub(super) live: Vec<LiveBind>,
 }
 
 impl Control {
@@ -151,7 +156,7 @@ impl Control {
 
     /// Listens, one request after the other, until this process ends.
     pub(super) fn listen(self, runtime: Runtime, another: Another) -> io::Result<()> {
-        let edits = Edits::new(runtime.upper.clone(), runtime.live.clone());
+        let edits = Edits::new(runtime.upper.clone(), runtime.kept, runtime.live.clone());
         let mut state = State {
             runtime: Arc::new(runtime),
             edits,
@@ -208,7 +213,11 @@ impl State {
             let doing = scope.spawn(|| enter_and_do(peer, &runtime, edits, request));
             doing.join()
         });
-        done.unwrap_or_else(|_| Err("the background process failed".to_owned()))
+        done.unwrap_or_else(|_| Err("the background process failed".to_owned()))?;
+        match request {
+            Request::Edit { .. } => self.another.note_editable().map_err(|error| told(&error)),
+            _ => Ok(()),
+        }
     }
 
     fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), String> {

@@ -7,8 +7,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::control::SOCKET;
-use super::host::STARTUP_FILE;
 use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::layers;
@@ -16,10 +14,18 @@ use crate::private;
 use crate::record::remove_tree;
 use crate::startup::CSH_STARTUP_FILE;
 
+/// The startup file of an interactive shell, in the runtime's directory.
+pub const STARTUP_FILE: &str = "startup.sh";
+
+/// The name of the socket at which the host is asked for something.
+pub(super) const SOCKET: &str = "control";
+
 /// A runtime's directory, claimed by this process, and removed when this goes.
 #[derive(Debug)]
 pub(super) struct RuntimeDirectory {
     path: PathBuf,
+    /// Whether it stays.
+    left: bool,
     /// Dropped when the directory is gone.
     _claim: Claim,
 }
@@ -44,8 +50,14 @@ impl RuntimeDirectory {
         let claim = Claim::make(&path).map_err(failed)?;
         Ok(Self {
             path,
+            left: false,
             _claim: claim,
         })
+    }
+
+    /// Leaves it where it is, claimed by nobody.
+    pub(super) fn leave(mut self) {
+        self.left = true;
     }
 
     /// Where it is.
@@ -66,7 +78,9 @@ pub(crate) fn is_of_runtime(path: &Path) -> bool {
 
 impl Drop for RuntimeDirectory {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        if !self.left
+            && let Err(error) = remove(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "left behind");
         }
     }

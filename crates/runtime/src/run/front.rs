@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use farseek_object::BindDest;
 use farseek_vfs::fuse::{MountOptions, attach, see_it_answer};
 
-use super::host::STARTUP_FILE;
+use super::directory::STARTUP_FILE;
 use super::link::Link;
 use crate::daemon;
 use crate::error::{Result, RuntimeError};
+use crate::kept::KeptId;
 use crate::layers;
 use crate::live::{self, LiveBind};
 use crate::namespace;
@@ -20,7 +21,7 @@ use crate::overlay::{self, Upper};
 use crate::place;
 
 /// What the host says when the environment can be mounted: its number, the name and the directory
-/// of the runtime, and for each that is to be shown a source, what it is, and where.
+/// of the runtime, which directory it has locked for changes that are kept, if any, and for each that is to be shown a source, what it is, and where.
 pub(super) const PREPARED: &[u8] = b"prepared";
 
 /// What it says when it serves the mount.
@@ -53,6 +54,8 @@ pub struct Front {
     pub name: OsString,
     /// The directory of the runtime.
     pub directory: PathBuf,
+    /// Which directory is locked for changes that are kept.
+    kept: Option<KeptId>,
     /// What of the host is shown in the environment.
     live: Vec<LiveBind>,
 }
@@ -99,6 +102,7 @@ impl Front {
         let (word, number) = (words.next(), words.next().and_then(number));
         match (word.as_deref(), number, words.next(), words.next()) {
             (Some(PREPARED), Some(host), Some(name), Some(directory)) => {
+                let kept = words.next().and_then(|word| kept_of(&word));
                 let live =
                     live_of(words).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
                 Ok(Started::Ready(Self {
@@ -106,6 +110,7 @@ impl Front {
                     host,
                     name: OsString::from_vec(name),
                     directory: OsString::from_vec(directory).into(),
+                    kept,
                     live,
                 }))
             }
@@ -129,6 +134,7 @@ impl Front {
         namespace::join_users(self.host)?;
         namespace::new_mounts()?;
         let at = place::provide(&entrance.at)?;
+        namespace::mark(&self.directory)?;
         let options = MountOptions {
             allow_other: entrance.allow_other,
             ..MountOptions::new(&entrance.reference)
@@ -148,7 +154,7 @@ impl Front {
             layers::mount(&at, &self.directory)?;
         }
         if let Some(upper) = &entrance.upper {
-            overlay::make_editable(&at, upper, &self.directory)?;
+            overlay::make_editable(&at, upper, self.kept, &self.directory)?;
         }
         live::show(&at, &self.live, entrance.upper.is_some())?;
         Ok(at)
@@ -192,6 +198,11 @@ pub(super) fn words_of(bind: &LiveBind) -> [&[u8]; 3] {
     };
     let source = bind.source.as_os_str().as_bytes();
     [source, kind, bind.dest.as_str().as_bytes()]
+}
+
+/// The locked directory that a word names, where it names one.
+fn kept_of(word: &[u8]) -> Option<KeptId> {
+    KeptId::parse(std::str::from_utf8(word).ok()?)
 }
 
 /// The live binds that the rest of a message names.

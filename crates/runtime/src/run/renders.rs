@@ -4,13 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use farseek_object::{MergedTree, hidden};
+use farseek_object::{MergeOptions, MergedTree, hidden};
 use farseek_store::{
     CopyOptions, Progress, RenderOptions, RenderStore, Repository, ResolvedEnvironment,
 };
 use tokio::task;
 
-use super::host::HostRequest;
 use crate::error::{Result, RuntimeError};
 use crate::layers;
 
@@ -34,14 +33,15 @@ impl fmt::Debug for RenderBackend {
 /// Has every layer of an environment rendered, where that is wanted, and laid out in the runtime's
 /// `directory`, for the front to mount. A record keeps them from now on. Gives `tree`.
 pub(super) async fn lay_out(
-    request: &HostRequest,
+    backend: Option<&RenderBackend>,
+    merge: MergeOptions,
     repository: &Arc<dyn Repository>,
     environment: &ResolvedEnvironment,
     tree: Result<MergedTree>,
     directory: &Path,
 ) -> Result<MergedTree> {
     let tree = tree?;
-    let Some(backend) = &request.renders else {
+    let Some(backend) = backend else {
         return Ok(tree);
     };
     let [fetching, rendering] = backend.progress.clone();
@@ -58,7 +58,7 @@ pub(super) async fn lay_out(
         paths.push(rendered.await?.path);
     }
     let hidden = task::block_in_place(|| {
-        hidden(&environment.manifests(), &tree, request.mount.merge).map_err(RuntimeError::Merge)
+        hidden(&environment.manifests(), &tree, merge).map_err(RuntimeError::Merge)
     })?;
     let laid_out = layers::lay_out(directory, &paths, &hidden);
     laid_out.map_err(|source| RuntimeError::Directory {

@@ -5,6 +5,7 @@
 mod differ;
 mod fixture;
 mod local;
+mod meanwhile;
 mod mounting;
 mod record_json;
 mod records;

@@ -54,8 +54,8 @@ impl Upkeep for FsRepository {
     }
 
     async fn remove_leftover(&self, leftover: &Leftover, limit: SystemTime) -> Result<bool> {
-        let leftover = leftover.clone();
-        run(move || leftovers::remove(&leftover, limit)).await
+        let (root, leftover) = (self.root.clone(), leftover.clone());
+        run(move || leftovers::remove(&root, &leftover, limit)).await
     }
 }
 

@@ -3,17 +3,21 @@
 //! of what nothing needs.
 //!
 //! Only what has a place in the format is looked at; anything else in the directory is somebody's.
-//! Renders that cannot be looked into, being of other users, are passed over.
+//! Renders that cannot be looked into, being of other users, are passed over. What of renders is taken
+//! away is so in directories that are open ([`Beneath`]): root cleans those of others, too.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use farseek_object::Digest;
+use nix::errno::Errno;
 use uuid::Uuid;
 
+use super::beneath::Beneath;
 use super::durable::UPLOAD_PREFIX;
 use super::file::names_in;
 use super::lock::{self, Standing, TagLock};
@@ -23,6 +27,9 @@ use crate::upkeep::{Leftover, LeftoverKind, LeftoverOptions};
 
 /// The end of a tag stream that is being rewritten.
 const WORK: &str = ".tag.work";
+
+/// Where renders are.
+const RENDERS: &str = "renders";
 
 /// The end of a tag's lock.
 const LOCK: &str = ".tag.lock";
@@ -49,8 +56,11 @@ pub(super) fn find(root: &Path, options: &LeftoverOptions) -> Result<Vec<Leftove
     for path in hold::over(root)? {
         search.add(LeftoverKind::Lock, path);
     }
-    let renders = root.join("renders");
+    let renders = root.join(RENDERS);
     for user in names_in(&renders)? {
+        if !is_directory(&renders.join(&user))? {
+            continue;
+        }
         if let Err(error) = search.renders(&renders.join(&user)) {
             tracing::info!("the renders of {user} are passed over: {error}");
         }
@@ -146,6 +156,9 @@ impl Search<'_> {
 fn sharded(root: &Path) -> Result<Vec<(Digest, PathBuf, Metadata)>> {
     let mut found = Vec::new();
     for shard in names_in(root)?.iter().filter(|name| name.len() == 2) {
+        if !is_directory(&root.join(shard))? {
+            continue;
+        }
         for name in names_in(&root.join(shard))? {
             let path = root.join(shard).join(&name);
             let digest = format!("{shard}{name}").parse::<Digest>();
@@ -216,6 +229,10 @@ fn look(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
+fn is_directory(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_dir()))
+}
+
 /// Bytes of the files below `path` that have no other name.
 fn own_bytes(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else {
@@ -229,14 +246,27 @@ fn own_bytes(path: &Path) -> u64 {
     entries.flatten().map(bytes).fold(0, u64::saturating_add)
 }
 
-/// Removes a leftover, unless somebody has been at it since `limit`. Returns whether it has.
-pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
+/// Removes a leftover of the repository `root`, unless somebody has been at it since `limit`. Returns
+/// whether it has.
+pub(super) fn remove(root: &Path, leftover: &Leftover, limit: SystemTime) -> Result<bool> {
     let path = &leftover.path;
-    if leftover.kind != LeftoverKind::Lock && !is_old(path, limit)? {
+    let parent = path
+        .parent()
+        .and_then(|parent| parent.strip_prefix(root).ok());
+    let name = path.file_name().unwrap_or_default();
+    match parent.filter(|parent| parent.starts_with(RENDERS)) {
+        Some(parent) => remove_of_renders(root, parent, name, leftover.kind, limit)
+            .map_err(|error| told_of(path, error)),
+        None => remove_at(path, leftover.kind, limit),
+    }
+}
+
+fn remove_at(path: &Path, kind: LeftoverKind, limit: SystemTime) -> Result<bool> {
+    if kind != LeftoverKind::Lock && !is_old(path, limit)? {
         return Ok(false);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match leftover.kind {
+    match kind {
         // No two holds have one name: what was judged is what is there.
         LeftoverKind::Lock if hold::is_hold(path) => remove_file(path),
         LeftoverKind::Lock => lock::remove_stale(path),
@@ -246,8 +276,49 @@ pub(super) fn remove(leftover: &Leftover, limit: SystemTime) -> Result<bool> {
             None if path.is_dir() && !path.is_symlink() => open_tree::remove(path),
             None => remove_file(path),
         },
-        LeftoverKind::Render | LeftoverKind::Proxy => remove_made(path, limit),
+        // They are in no other place.
+        LeftoverKind::Render | LeftoverKind::Proxy => Ok(false),
     }
+}
+
+/// Removes `name` in the directory `parent` of renders, in `root`.
+fn remove_of_renders(
+    root: &Path,
+    parent: &Path,
+    name: &OsStr,
+    kind: LeftoverKind,
+    limit: SystemTime,
+) -> Result<bool> {
+    let directory = match Beneath::open(root, parent) {
+        // Or something else is in its place by now.
+        Err(error) if is_gone(&error) => return Ok(false),
+        opened => opened.map_err(StoreError::io("open", root.join(parent)))?,
+    };
+    let path = directory.path(name);
+    match kind {
+        LeftoverKind::Render | LeftoverKind::Proxy if is_old(&path, limit)? => {
+            let store = parent.parent().expect("it is in a shard of a store");
+            remove_made(root, store, &path, limit)
+        }
+        LeftoverKind::Render | LeftoverKind::Proxy => Ok(false),
+        LeftoverKind::Lock | LeftoverKind::Unfinished => remove_at(&path, kind, limit),
+    }
+}
+
+/// A failure as a person is told it: `path` is where it is to them.
+fn told_of(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { action, source, .. } => StoreError::io(action, path)(source),
+        error => error,
+    }
+}
+
+/// Whether there is no such directory: a link is none.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
+    )
 }
 
 /// Removes a rewrite that was broken off, while nobody else can begin one.
@@ -272,16 +343,15 @@ fn remove_upload(path: &Path) -> Result<bool> {
     }
 }
 
-/// Takes a render, or the copies of a payload, out of its place, and then apart; unless somebody who
-/// has found it there has made it young meanwhile, which is judged where nobody finds it any more.
-fn remove_made(path: &Path, limit: SystemTime) -> Result<bool> {
-    let store = path
-        .ancestors()
-        .nth(2)
-        .expect("it is in a shard of a store");
-    let work = store.join("work");
-    durable::make_dirs(&work).map_err(StoreError::io("create", &work))?;
-    let aside = work.join(Uuid::new_v4().to_string());
+/// Takes a render, or the copies of a payload, out of its place at `path`, and then apart; unless
+/// somebody who has found it there has made it young meanwhile, which is judged where nobody finds it
+/// any more: in the work directory of its `store`, in `root`.
+fn remove_made(root: &Path, store: &Path, path: &Path, limit: SystemTime) -> Result<bool> {
+    let failed = |error| StoreError::io("create", root.join(store).join("work"))(error);
+    let opened = Beneath::open(root, store).map_err(failed)?;
+    durable::make_dirs(&opened.path("work")).map_err(failed)?;
+    let work = Beneath::open(root, &store.join("work")).map_err(failed)?;
+    let aside = work.path(Uuid::new_v4().to_string());
     match fs::rename(path, &aside) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(StoreError::io("remove", path)(error)),

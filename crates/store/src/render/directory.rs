@@ -81,7 +81,7 @@ impl Directory {
     }
 
     /// Opens the directory `name` in it: one that [`make`](Self::make) has made, or found where
-    /// that is allowed. Lets its owner do everything in it.
+    /// that is allowed. Lets its owner do everything in it; others keep what rights they had.
     pub(super) fn enter(&self, name: &str, existing: bool) -> Result<Self> {
         let open = || fs::openat(&self.descriptor, one(name)?, OPEN, Mode::empty());
         let descriptor = open().map_err(self.failed("open", name))?;
@@ -90,10 +90,18 @@ impl Directory {
             path: self.path_of(name),
         };
         if existing {
-            let opened = fs::fchmod(&directory.descriptor, OURS_ALONE);
+            let opened = directory.open_to_owner();
             opened.map_err(self.failed("change the mode of", name))?;
         }
         Ok(directory)
+    }
+
+    fn open_to_owner(&self) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(fs::fstat(&self.descriptor)?.st_mode & 0o7777);
+        match mode.contains(OURS_ALONE) {
+            true => Ok(()),
+            false => fs::fchmod(&self.descriptor, mode | OURS_ALONE),
+        }
     }
 
     /// Makes the file `name`, which must not be there.

@@ -25,6 +25,9 @@ const ENTRIES: u32 = 32;
 /// No path is longer: what is deeper nobody could open.
 const PATH_MAX: usize = 4095;
 
+/// The bits that make a program run as its owner, or as its group.
+const SET_ID: u32 = 0o6000;
+
 /// What is rendered, and how.
 pub(super) struct Fill {
     /// What is rendered.
@@ -38,6 +41,8 @@ pub(super) struct Fill {
     pub(super) root_mode: Option<u32>,
     /// Whether everything is dated as in a mount.
     pub(super) dated: bool,
+    /// Whether programs may run as the user that the files are made by.
+    pub(super) set_id: bool,
     /// Whether what is there makes room.
     pub(super) existing: bool,
     /// Who is told.
@@ -188,7 +193,11 @@ impl Fill {
         let mut file = made.map_err(directory.failed("create", name))?;
         let written = self.bytes.write(node, &mut file);
         written.map_err(|failure| failure.into_error(|| directory.path_of(name)))?;
-        let finished = finish_file(&file, node.mode, self.dated);
+        let mode = match self.set_id {
+            true => node.mode,
+            false => node.mode & !SET_ID,
+        };
+        let finished = finish_file(&file, mode, self.dated);
         finished.map_err(directory.failed("set the mode of", name))
     }
 

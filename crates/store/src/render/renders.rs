@@ -210,6 +210,8 @@ impl RenderStore {
                 links: Some((Arc::clone(&store.repository), proxies)),
                 root_mode: Some(ROOT_MODE),
                 dated: false,
+                // Nobody else gets to them.
+                set_id: true,
                 existing: false,
                 progress,
                 linked: AtomicU64::new(0),

@@ -41,6 +41,7 @@ pub async fn render_directory(
         links: None,
         root_mode: None,
         dated: true,
+        set_id: options.set_id,
         existing,
         progress,
         linked: AtomicU64::new(0),

@@ -142,3 +142,33 @@ async fn what_is_being_rendered_is_left_alone() {
     assert!(rendered.path.exists() && shelf(&site, "x").exists());
     assert_eq!((summary.objects, summary.payloads), (0, 0), "{summary:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_behind_a_link_that_took_the_place_of_a_directory() {
+    let site = Site::new();
+    let layer = site.layer(entries("x")).await;
+    let rendered = render(&site, &layer).await;
+    age(&rendered.path);
+    let unfinished = site.of_renders("work/9b45806f-32b6-49c6-8359-a169d78acbc4");
+    fs::create_dir(&unfinished).unwrap();
+    age(&unfinished);
+    let repository = Arc::clone(&site.repository) as Arc<dyn Repository>;
+    let plan = plan_clean(&repository, &options(), &()).await.unwrap();
+    // The copy of the payload is where it was, and goes.
+    assert_eq!(plan.leftovers.len(), 3, "{:?}", plan.leftovers);
+    let mut elsewhere = Vec::new();
+    for (number, doomed) in [&rendered.path, &unfinished].into_iter().enumerate() {
+        let (directory, name) = (doomed.parent().unwrap(), doomed.file_name().unwrap());
+        let moved = site.path(&format!("elsewhere{number}"));
+        fs::rename(directory, &moved).unwrap();
+        std::os::unix::fs::symlink(&moved, directory).unwrap();
+        elsewhere.push(moved.join(name));
+    }
+    let removed = sweep(&repository, &plan, &options(), &()).await.unwrap();
+    assert_eq!(removed.leftovers, 1, "{removed:?}");
+    assert!(elsewhere.iter().all(|path| path.exists()), "{elsewhere:?}");
+    // Nor is it taken for something of the repository.
+    let plan = plan_clean(&repository, &options(), &()).await.unwrap();
+    let of_renders = |leftover: &&farseek_store::Leftover| leftover.path == rendered.path;
+    assert_eq!(plan.leftovers.iter().filter(of_renders).count(), 0);
+}

@@ -1,13 +1,15 @@
 //! Into a directory of somebody's.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::sync::Arc;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use farseek_object::Digest;
 use farseek_store::{
-    Chain, ChainOptions, MemoryRepository, RenderOptions, RenderSource, Repository, StoreError,
-    render_directory,
+    Chain, ChainOptions, MemoryRepository, Progress, RenderOptions, RenderSource, Repository,
+    StoreError, render_directory,
 };
 
 use crate::site::{
@@ -21,7 +23,10 @@ const EPOCH: i64 = 315_532_800;
 async fn everything_is_there_with_its_mode_and_the_time_of_mounts() {
     let site = Site::new();
     let layer = site.layer(everything()).await;
-    let options = RenderOptions::default();
+    let options = RenderOptions {
+        set_id: true,
+        ..RenderOptions::default()
+    };
     let made = site.render_with(&[&layer], "out", &options).await.unwrap();
     assert_eq!(
         (made.files, made.directories, made.symlinks, made.linked),
@@ -33,6 +38,54 @@ async fn everything_is_there_with_its_mode_and_the_time_of_mounts() {
         assert!(found.is_dir() || found.nlink() == 1, "{name} is a copy");
     }
     assert_eq!(look(&site.path("out")), expected(&everything()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_runs_as_who_renders_unless_that_is_asked_for() {
+    let site = Site::new();
+    let layer = site.layer(everything()).await;
+    let options = RenderOptions::default();
+    site.render_with(&[&layer], "out", &options).await.unwrap();
+    let mut harmless = expected(&everything());
+    for (path, (mode, _)) in &mut harmless {
+        if path.starts_with("set-") {
+            assert_ne!(*mode & 0o6000, 0, "{path}");
+            *mode &= !0o6000;
+        }
+    }
+    assert_eq!(look(&site.path("out")), harmless);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_there_stays_open_to_who_uses_it() {
+    /// Notes the mode of a directory whenever something has been made.
+    struct Watch(PathBuf, Mutex<BTreeSet<u32>>);
+    impl Progress for Watch {
+        fn stored(&self, _: u64, _: u64) {
+            let mode = fs::metadata(&self.0).unwrap().mode() & 0o7777;
+            self.1.lock().unwrap().insert(mode);
+        }
+    }
+    let site = Site::new();
+    let below = vec![("x", File(0o644, "x")), ("y", File(0o644, "y"))];
+    let layer = site.layer(vec![("d", Directory(0o555, below))]).await;
+    let place = site.path("out/d");
+    fs::create_dir_all(&place).unwrap();
+    let options = RenderOptions {
+        allow_existing: true,
+        ..one_by_one()
+    };
+    for (before, meanwhile) in [(0o755, 0o755), (0o1575, 0o1775)] {
+        fs::set_permissions(&place, fs::Permissions::from_mode(before)).unwrap();
+        let watch = Arc::new(Watch(place.clone(), Mutex::default()));
+        let (source, tree, target) = (site.source(), merged(&[&layer]), site.path("out"));
+        let progress = Arc::clone(&watch) as Arc<_>;
+        render_directory(source, tree, &target, &options, progress)
+            .await
+            .unwrap();
+        assert_eq!(*watch.1.lock().unwrap(), BTreeSet::from([meanwhile]));
+        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o7777, 0o555);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,7 +88,10 @@ async fn check(test: &str, name: &str, references: usize) {
             all: Arc::clone(&repository) as Arc<dyn Repository>,
         };
         let target = place.path().join(format!("out{number}"));
-        let options = RenderOptions::default();
+        let options = RenderOptions {
+            set_id: true,
+            ..RenderOptions::default()
+        };
         render_directory(source, tree, &target, &options, Arc::new(()))
             .await
             .unwrap();

@@ -24,6 +24,8 @@ pub struct MountEntry {
     pub device: String,
     /// Where it is.
     pub mountpoint: PathBuf,
+    /// Whether nobody may write to it here, whatever its file system allows.
+    pub read_only: bool,
     /// The type of the file system.
     pub fs_type: String,
     /// What it says it is mounted from.
@@ -77,6 +79,10 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let device = text()?;
     let _root = text()?;
     let mountpoint = OsString::from_vec(unescape(fields.next()?)).into();
+    let options = fields.next()?;
+    let read_only = options
+        .split(|byte| *byte == b',')
+        .any(|option| option == b"ro");
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let mut text = || {
         rest.next()
@@ -87,6 +93,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         parent,
         device,
         mountpoint,
+        read_only,
         fs_type: text()?,
         source: text()?,
     })
@@ -150,6 +157,7 @@ not a line\n\
         assert_eq!(ours.mountpoint, Path::new("/mnt/with space\\"));
         assert_eq!(ours.source, "farseek:a/b");
         assert!(ours.is_farseek());
+        assert!(ours.read_only && !entries[0].read_only);
         assert_eq!(ours.minor(), Some("45"));
         assert_eq!(
             topmost(&entries, &ours.mountpoint).map(|entry| entry.id),

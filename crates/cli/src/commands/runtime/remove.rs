@@ -6,6 +6,7 @@ use farseek_runtime::record::{Host, Listed, PruneOptions, RuntimeRecord, Runtime
 use farseek_runtime::remove_kept;
 
 use super::{judge, records};
+use crate::active::KEPT;
 use crate::app::App;
 use crate::args::RepositoryArgs;
 use crate::exit::{Code, Failure};
@@ -122,7 +123,7 @@ async fn remove_changes(app: &App, found: &Listed) -> Result<()> {
     if found.name.contains('/') {
         return Ok(());
     }
-    let kept = app.config.storage.root.join("durable_edits");
+    let kept = app.config.storage.root.join(KEPT);
     let changes = kept.join(&found.name);
     let removing = tokio::task::spawn_blocking(move || {
         remove_kept(&changes).with_context(|| format!("cannot remove {}", changes.display()))

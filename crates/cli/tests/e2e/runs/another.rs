@@ -31,6 +31,28 @@ fn a_runtime_shows_another_environment() {
 }
 
 #[test]
+fn two_changes_at_the_same_time_are_both_in_the_record() {
+    as_both("two_changes_at_the_same_time", |site| {
+        other(site);
+        let script = "\"$FARSEEK\" reset --ref test/other & \"$FARSEEK\" edit & wait
+            \"$FARSEEK\" runtime info";
+        let stack = |reference: &str| {
+            let info = site.script(&[reference], "\"$FARSEEK\" runtime info");
+            let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+            info["status"]["stack"].clone()
+        };
+        let expected = stack("test/other");
+        assert_ne!(stack(TAG), expected);
+        for round in 0..12 {
+            let info = site.script(&[TAG], script);
+            let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+            assert_eq!(info["status"]["stack"], expected, "{round}");
+            assert_eq!(info["status"]["editable"], true, "{round}");
+        }
+    });
+}
+
+#[test]
 fn changes_are_undone_with_the_environment_they_were_of() {
     as_both("changes_are_undone_with_the_environment", |site| {
         other(site);

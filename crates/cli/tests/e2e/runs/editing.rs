@@ -135,6 +135,58 @@ fn a_runtime_becomes_editable_while_it_runs_and_back() {
 }
 
 #[test]
+fn what_cannot_be_shown_again_is_told_and_shown_when_it_can() {
+    as_both("what_cannot_be_shown_again", |site| {
+        // Something in the place of what the kernel needs beside the changes.
+        let script = "d=$XDG_RUNTIME_DIR/farseek/$SPFS_RUNTIME/fs
+            look() { cat /spfs/new /spfs/file 2>/dev/null || :; touch /spfs/x 2>/dev/null || echo no; }
+            echo mine > /spfs/new; mv $d/work $d/aside; touch $d/work
+            \"$FARSEEK\" reset none 2>&1 || echo $?; look; \"$FARSEEK\" edit 2>&1 || echo $?; look
+            \"$FARSEEK\" edit --off; rm $d/work; mv $d/aside $d/work; \"$FARSEEK\" edit; look
+            mv $d/work $d/aside; \"$FARSEEK\" reset --ref test/env 2>&1 || echo $?; look
+            mv $d/aside $d/work; \"$FARSEEK\" reset; look; ls /spfs";
+        let said = site.script(&EDIT, script);
+        let lines: Vec<&str> = said.lines().collect();
+        let told = |line: usize| {
+            assert!(
+                lines[line].contains("what was changed is not shown"),
+                "{said}"
+            );
+            assert_eq!(lines[line + 1], "1", "{said}");
+            assert_eq!(lines[line + 2..line + 4], ["the file", "no"], "{said}");
+        };
+        told(0);
+        told(4);
+        assert_eq!(lines[8..10], ["mine", "the file"], "{said}");
+        told(10);
+        assert_eq!(
+            lines[14..],
+            ["the file", "dir", "file", "link", "x"],
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_record_does_not_say_what_is_committed() {
+    as_both("a_record_does_not_say_what_is_committed", |site| {
+        site.make_dir("secret");
+        site.write("secret/key", "mine");
+        let secret = site.path("secret").display().to_string();
+        // Others may write to a repository.
+        let script = format!(
+            "echo x > /spfs/new; \"$FARSEEK\" runtime info > tmp/record
+            sed 's#\"upper_dir\": *\"[^\"]*\"#\"upper_dir\":\"{secret}\"#' tmp/record > tmp/forged
+            ! cmp -s tmp/record tmp/forged
+            \"$FARSEEK\" write --tag spfs/runtimes/meta/$SPFS_RUNTIME --file tmp/forged > /dev/null
+            \"$FARSEEK\" diff; \"$FARSEEK\" commit layer -t test/l > /dev/null"
+        );
+        assert_eq!(site.script(&EDIT, &script), "+ /new\n");
+        assert_eq!(site.succeed(&["ls", "test/l"]), "new\n");
+    });
+}
+
+#[test]
 fn changes_that_are_kept_are_there_again() {
     as_both("changes_that_are_kept", |site| {
         let words = [TAG, "--keep", "--runtime-name", "kept"];
@@ -157,6 +209,19 @@ fn changes_that_are_kept_are_there_again() {
         let script = "cat /spfs/dir/new; \"$FARSEEK\" commit layer -t test/l > /dev/null";
         assert_eq!(site.script(&["--rerun", "kept", "-"], script), "1\n2\n");
         assert!(names(site, &format!("{TAG}+test/l")).starts_with("./dir\n./dir/new\n./file\n"));
+        // One that cannot be entered stays what it was.
+        let words = [
+            "run",
+            "--rerun",
+            "kept",
+            "--at",
+            "/no/such/place",
+            "-",
+            "--",
+            "true",
+        ];
+        refused(&site.run(&words), 8, "create it first");
+        site.see_it_rest("kept");
         let output = site.run(&["run", "--rerun", "kept", TAG, "--", "true"]);
         refused(&output, 2, "has its own environment");
         site.succeed(&["runtime", "remove", "--remove-durable", "kept"]);

@@ -16,7 +16,7 @@ fn process(value: &serde_json::Value) -> Pid {
 }
 
 /// Whether a process runs: one that nobody has waited for does not.
-fn runs(pid: Pid) -> bool {
+pub(crate) fn runs(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
     state.is_some_and(|state| !state.starts_with('Z'))
@@ -158,6 +158,27 @@ fn a_host_that_is_killed_is_put_right_by_prune() {
             format!("removed {name}\n")
         );
         assert!(site.directories().is_empty() && site.records().is_empty());
+    });
+}
+
+#[test]
+fn a_host_that_ends_before_its_runtime_leaves_the_record_to_prune() {
+    as_both("a_host_that_ends_before_its_runtime", |site| {
+        let (mut child, record, host) = running(site);
+        let name = record["name"].as_str().unwrap();
+        // Asked twice it does not wait. Two signals that come at once are one.
+        wait_until("the host has ended", PROMPT, || {
+            kill(host, Signal::SIGTERM).ok();
+            !runs(host)
+        });
+        assert!(runs(child.pid()));
+        site.succeed(&["runtime", "prune"]);
+        assert_eq!(site.records(), [name]);
+        assert_eq!(site.directories(), [name]);
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        let printed = site.succeed(&["runtime", "prune"]);
+        assert_eq!(printed, format!("removed {name}\n"));
     });
 }
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use farseek_testkit::Need;
 use farseek_testkit::mount::PROMPT;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::site::{Site, TAG, as_both};
+use super::site::{Site, TAG, Who, as_both};
 
 /// A live layer in the directory `live`, which shows a directory and a file.
 fn live(site: &Site) -> String {
@@ -145,6 +146,73 @@ fn it_can_be_written_to_while_the_runtime_can() {
             lines.collect::<Vec<_>>(),
             ["yes", "no", "yes", "code", "new", "open"]
         );
+    });
+}
+
+#[test]
+fn what_is_replaced_on_the_host_is_shown_anew() {
+    as_both("what_is_replaced_on_the_host", |site| {
+        let reference = format!("{TAG}+{}", live(site));
+        // As editors do it. The runtime has what it had until its mounts are made anew.
+        let script = "save() { echo \"$1\" > live/new; mv live/new live/config; }
+            save saved; cat /spfs/file; \"$FARSEEK\" edit; cat /spfs/file
+            save again; echo x > /spfs/new; \"$FARSEEK\" reset; cat /spfs/file; ls /spfs
+            echo more >> /spfs/file; cat live/config
+            rm -r live/src; mkdir live/src; echo 9 > live/src/code
+            \"$FARSEEK\" reset --ref test/env; cat /spfs/dir/live/code
+            \"$FARSEEK\" edit --off; save last; \"$FARSEEK\" reset; cat /spfs/file
+            echo x 2>/dev/null >> /spfs/file || echo no";
+        assert_eq!(
+            site.script(&[&reference], script),
+            "of mine\nsaved\nagain\ndir\nfile\nlink\nagain\nmore\n9\nlast\nno\n"
+        );
+        let script = "rm live/config; \"$FARSEEK\" reset 2>&1 || echo $?; cat /spfs/dir/live/code
+            echo x > /spfs/new; cat /spfs/new";
+        let said = site.script(&[&reference, "--edit"], script);
+        let config = site.path("live/config");
+        assert!(
+            said.contains(&format!("{} is shown at", config.display())),
+            "{said}"
+        );
+        assert!(said.ends_with("\n9\nx\n"), "{said}");
+    });
+}
+
+#[test]
+fn what_is_read_only_on_the_host_stays_so() {
+    let needs = [Need::Program("unshare"), Need::Program("mount")];
+    if !farseek_testkit::need("what_is_read_only_on_the_host", &needs) {
+        return;
+    }
+    as_both("what_is_read_only_on_the_host", |site| {
+        // Others cannot change mounts of the host, here or in a runtime.
+        if site.who() != Who::Root {
+            return;
+        }
+        let reference = format!("{TAG}+{}", live(site));
+        for name in ["live/src/closed", "live/src/open"] {
+            site.make_dir(name);
+        }
+        // In namespaces of their own, which go with it.
+        let script = format!(
+            "for name in closed open; do mount --bind live/src/$name live/src/$name; done
+            mount -o remount,bind,ro live/src/closed
+            exec \"$FARSEEK\" run {reference} -- sh -c '
+            try() {{ for at in . open closed; do touch /spfs/dir/live/$at/new 2> /dev/null &&
+                echo $at; done; echo .; }}
+            try; \"$FARSEEK\" edit; try; \"$FARSEEK\" edit --off; try; \"$FARSEEK\" edit; try'"
+        );
+        let mut command = site.other("unshare", &["--mount", "sh", "-ec", &script]);
+        let output = farseek_testkit::output_within(&mut command, PROMPT).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let writable = ".\nopen\n.\n";
+        assert_eq!(
+            said,
+            format!(".\n{writable}.\n{writable}"),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(!site.path("live/src/closed/new").exists());
     });
 }
 

@@ -38,7 +38,7 @@ fn compare(site: &Site, reference: &str, more: &[&str]) {
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     }
     let plain = site.make_dir("plain");
-    site.succeed(&["render", reference, plain.to_str().unwrap()]);
+    site.succeed(&["render", "--set-id", reference, plain.to_str().unwrap()]);
     let script = "set -e; \"$0\" renders_worker --exact --ignored --nocapture > tmp/said 2>&1 || \
                   { cat tmp/said; exit 1; }; grep -q '1 passed' tmp/said; \
                   grep -q ' - overlay farseek-renders ro,' /proc/self/mountinfo";
@@ -131,7 +131,7 @@ fn renders_of_a_runtime_outlive_every_clean_and_go_after_it() {
         site.write("more/of it", "kept while it runs\n");
         site.commit("more", "test/more");
         let words = ["run", "--backend", "renders", "test/more", "--", "sh", "-c"];
-        let script = "touch tmp/ready; while test ! -e tmp/go; do sleep 0.05; done; \
+        let script = "touch tmp/ready; while test -d tmp -a ! -e tmp/go; do sleep 0.05; done; \
                       cat '/spfs/of it' > tmp/seen";
         let words: Vec<&str> = words.into_iter().chain([script]).collect();
         let mut running = ChildGuard::spawn(&mut site.command(&words)).unwrap();
@@ -140,16 +140,7 @@ fn renders_of_a_runtime_outlive_every_clean_and_go_after_it() {
         site.succeed(&["untag", "--all", "test/more"]);
         site.succeed(&clean);
         site.succeed(&clean);
-        let rendered = site.path("home/.local/share/spfs/renders");
-        let files = || {
-            let found = site
-                .other("find", &[&*rendered.to_string_lossy(), "-name", "of it"])
-                .output();
-            String::from_utf8(found.unwrap().stdout)
-                .unwrap()
-                .lines()
-                .count()
-        };
+        let files = || rendered(site, "of it");
         assert_eq!(files(), 1);
         fs::write(site.path("tmp/go"), "").unwrap();
         assert!(running.wait_within(PROMPT).unwrap().success());
@@ -158,6 +149,71 @@ fn renders_of_a_runtime_outlive_every_clean_and_go_after_it() {
         site.see_it_end();
         site.succeed(&clean);
         assert_eq!(files(), 0);
+    });
+}
+
+/// Files of that name in the renders of the user.
+fn rendered(site: &Site, name: &str) -> usize {
+    let place = site.path("home/.local/share/spfs/renders");
+    let mut find = site.other("find", &[&*place.to_string_lossy(), "-name", name]);
+    let found = find.output().unwrap().stdout;
+    String::from_utf8(found).unwrap().lines().count()
+}
+
+/// A runtime of renders whose host and whose command are gone, and in which `wait` goes on: its
+/// name.
+fn orphaned(site: &Site, wait: &str) -> String {
+    let script = format!(
+        "setsid {wait} sh -c 'while test -d tmp -a ! -e tmp/go; do sleep 0.05; done; \
+         cat \"/spfs/of it\" > tmp/seen' < /dev/null > /dev/null 2> tmp/said & echo"
+    );
+    site.script(&["--backend", "renders", "test/more"], &script);
+    let record = site.record();
+    let host = record["status"]["monitor"].as_i64().unwrap();
+    let host = nix::unistd::Pid::from_raw(i32::try_from(host).unwrap());
+    nix::sys::signal::kill(host, nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("the host has ended", PROMPT, || !super::life::runs(host));
+    record["name"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn renders_outlive_every_clean_while_anybody_is_in_the_runtime() {
+    let program = [farseek_testkit::Need::Program("unshare")];
+    if !farseek_testkit::need("renders_outlive_every_clean", &program) {
+        return;
+    }
+    as_both("renders_outlive_every_clean", |site| {
+        // In namespaces of its own it is as much in it: they have the same mounts.
+        for (wait, content) in [("", "one\n"), ("unshare --user --mount", "two\n")] {
+            site.write("more/of it", content);
+            site.commit("more", "test/more");
+            let name = orphaned(site, wait);
+            site.succeed(&["untag", "--all", "test/more"]);
+            site.succeed(&["runtime", "prune"]);
+            let removed = site.run(&["runtime", "remove", &name]);
+            assert_eq!(removed.status.code(), Some(9), "{removed:?}");
+            // The next one reaps, in its own time.
+            site.script(&[TAG], "sleep 0.3");
+            let clean = ["clean", "--yes", "--min-age", "0s"];
+            site.succeed(&clean);
+            site.succeed(&clean);
+            assert_eq!(rendered(site, "of it"), 1, "{wait}");
+            let records = site.records();
+            assert!(records.contains(&name), "{records:?}");
+            let kept = site.directories();
+            assert!(kept.contains(&name), "{kept:?}");
+            fs::write(site.path("tmp/go"), "").unwrap();
+            let seen = || fs::read_to_string(site.path("tmp/seen")).unwrap_or_default();
+            wait_until("it has read", PROMPT, || seen() == content);
+            wait_until("nobody is in it", PROMPT, || {
+                site.succeed(&["runtime", "prune"]);
+                site.records().is_empty() && site.directories().is_empty()
+            });
+            site.succeed(&clean);
+            assert_eq!(rendered(site, "of it"), 0, "{wait}");
+            fs::remove_file(site.path("tmp/go")).unwrap();
+            fs::remove_file(site.path("tmp/seen")).unwrap();
+        }
     });
 }
 

@@ -27,6 +27,28 @@ fn with_scripts(site: &Site) {
     site.commit("scripts", "test/scripts");
 }
 
+/// What is said by a shell on a terminal, which `command` starts with `variables`, of which KEPT is
+/// kept, and in which `typed` is typed: that ends it with 6.
+fn on_a_terminal(site: &Site, command: &str, variables: &[(&str, &str)], typed: &str) -> String {
+    let mut script = site.other("script", &["-qec", command, "/dev/null"]);
+    script
+        .envs(variables.iter().copied())
+        .env("SPFS_ENVIRONMENT__VARIABLE_NAMES_TO_PRESERVE", "KEPT")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = ChildGuard::spawn(&mut script).unwrap();
+    let mut stdin = child.child().stdin.take().unwrap();
+    stdin.write_all(typed.as_bytes()).unwrap();
+    stdin.flush().unwrap();
+    let status = child.wait_within(PROMPT).unwrap();
+    drop(stdin);
+    let mut said = String::new();
+    let mut stdout = child.child().stdout.take().unwrap();
+    std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+    assert_eq!(status.code(), Some(6), "{said}");
+    said
+}
+
 #[test]
 fn they_are_read_before_the_command_which_keeps_its_words() {
     if !need("startup scripts", &[Need::Program("bash")]) {
@@ -95,24 +117,12 @@ fn a_shell_on_a_terminal_reads_the_users_file_first() {
             "home/.bashrc",
             "GREETING=rc; KEPT=lost; greet() { echo \"<$GREETING:$KEPT>\"; }\n",
         );
-        let inner = "exec \"$FARSEEK\" shell test/scripts";
-        let mut command = site.other("script", &["-qec", inner, "/dev/null"]);
-        command
-            .env("SHELL", "/bin/bash")
-            .env("KEPT", "it's $HOME `id`")
-            .env("SPFS_ENVIRONMENT__VARIABLE_NAMES_TO_PRESERVE", "KEPT")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = ChildGuard::spawn(&mut command).unwrap();
-        let mut stdin = child.child().stdin.take().unwrap();
-        stdin.write_all(b"greet; exit 6\n").unwrap();
-        stdin.flush().unwrap();
-        let status = child.wait_within(PROMPT).unwrap();
-        drop(stdin);
-        let mut said = String::new();
-        let mut stdout = child.child().stdout.take().unwrap();
-        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
-        assert_eq!(status.code(), Some(6), "{said}");
+        let said = on_a_terminal(
+            site,
+            "exec \"$FARSEEK\" shell test/scripts",
+            &[("SHELL", "/bin/bash"), ("KEPT", "it's $HOME `id`")],
+            "greet; exit 6\n",
+        );
         assert!(said.contains("<hello  there:it's $HOME `id`>"), "{said}");
     });
 }
@@ -148,25 +158,17 @@ fn the_shells_of_cs_family_read_theirs() {
         assert_eq!(said, "hello  there|a b||!'$HOME|");
 
         // `script` would start it by that shell, too, which reads the user's file.
-        let inner = "SHELL=$CSH exec \"$FARSEEK\" shell test/scripts";
-        let mut command = site.other("script", &["-qec", inner, "/dev/null"]);
-        command
-            .env("CSH", farseek_testkit::find_program("tcsh").unwrap())
-            .env("SHELL", "/bin/sh")
-            .env("KEPT", "it's $HOME! `id`")
-            .env("SPFS_ENVIRONMENT__VARIABLE_NAMES_TO_PRESERVE", "KEPT")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = ChildGuard::spawn(&mut command).unwrap();
-        let mut stdin = child.child().stdin.take().unwrap();
-        stdin.write_all(b"greet; hello; exit 6\n").unwrap();
-        stdin.flush().unwrap();
-        let status = child.wait_within(PROMPT).unwrap();
-        drop(stdin);
-        let mut said = String::new();
-        let mut stdout = child.child().stdout.take().unwrap();
-        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
-        assert_eq!(status.code(), Some(6), "{said}");
+        let csh = farseek_testkit::find_program("tcsh").unwrap();
+        let said = on_a_terminal(
+            site,
+            "SHELL=$CSH exec \"$FARSEEK\" shell test/scripts",
+            &[
+                ("CSH", csh.to_str().unwrap()),
+                ("SHELL", "/bin/sh"),
+                ("KEPT", "it's $HOME! `id`"),
+            ],
+            "greet; hello; exit 6\n",
+        );
         let home = site.path("home");
         let expected = format!("<of  c:it's $HOME! `id`:{}>", home.display());
         assert!(said.contains(&expected) && said.contains("hello"), "{said}");

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -184,8 +186,8 @@ fn stock() -> RuntimeRecord {
 }
 
 fn judge_it(record: &RuntimeRecord, process: Process, users: Presence) -> Verdict {
-    let users = |namespace: &str| {
-        assert_eq!(namespace, "mnt:[5]");
+    let users = |place: Place<'_>| {
+        assert_eq!(place, Place::Namespace("mnt:[5]"));
         users
     };
     judge(record, &here(), |_| process, users)
@@ -241,4 +243,27 @@ fn what_a_later_version_adds_is_read_and_kept() {
     let saved = serde_json::to_value(&record).unwrap();
     assert_eq!(saved["farseek"]["more"], json!({ "a": [1, 2] }));
     assert_eq!(with_process(&record, Process::Started(99)), Verdict::Alive);
+}
+
+#[test]
+fn a_runtime_lives_while_somebody_is_in_it_whoever_has_ended() {
+    let mut record = of(here());
+    record.config.runtime_dir = Some("/run/r".into());
+    let judged = |process, users| {
+        let users = |place: Place<'_>| {
+            assert_eq!(place, Place::Directory(Path::new("/run/r")));
+            users
+        };
+        judge(&record, &here(), |_| process, users)
+    };
+    let table = [
+        (Process::Gone, Presence::Somebody, Verdict::Alive),
+        (Process::Started(1), Presence::Somebody, Verdict::Alive),
+        (Process::Gone, Presence::Unknown, Verdict::Unknown),
+        (Process::Gone, Presence::Nobody, Verdict::Ended),
+        (Process::Started(99), Presence::Nobody, Verdict::Alive),
+    ];
+    for (process, users, verdict) in table {
+        assert_eq!(judged(process, users), verdict, "{process:?} {users:?}");
+    }
 }
