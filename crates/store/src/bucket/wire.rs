@@ -181,6 +181,7 @@ impl Wire {
     ) -> Result<HttpResponse, Failure> {
         let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
         let is_get = *request.method() == Method::GET;
+        let is_put = *request.method() == Method::PUT;
         let is_listing = is_listing(&request);
         let liveness = Arc::new(Liveness::since(Instant::now()));
         let origin = origin(&request);
@@ -198,13 +199,14 @@ impl Wire {
         let mut body = Watched::new(body, patience);
         if !is_for_the_store {
             let text = collect(&mut body, ANSWER_MAX).await?;
-            // What else they refuse means something to the object store's client.
-            let is_busy = head.status == StatusCode::TOO_MANY_REQUESTS;
-            if !is_busy && !head.status.is_server_error() {
+            let is_page = is_page(&head.headers);
+            let trouble = refused(head.status, is_page, &text);
+            // Where a machine gives no token to ask with, the object store's client may do without.
+            let is_answer = head.status.is_success() && !is_page;
+            if is_answer || (is_put && !trouble.may_pass()) {
                 return Ok(hyper::Response::from_parts(head, text.into()));
             }
             let asked = Head::new(head.status, &head.headers).retry_after();
-            let trouble = refused(head.status, is_page(&head.headers), &text);
             return Err(Failure {
                 asked,
                 ..Failure::from(trouble)
@@ -235,11 +237,15 @@ impl Wire {
         let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
         let is_page = is_page && !says_nothing;
         // The end of an upload and a copy may fail after the head of their answer was sent.
-        if head.status.is_success() && !is_page && !is_error(&text) {
+        let late = late_trouble(&head.headers, &text).filter(|_| head.status.is_success());
+        if head.status.is_success() && !is_page && late.is_none() && !is_error(&text) {
             return Ok(hyper::Response::from_parts(head, text.into()));
         }
         let asked = Head::new(head.status, &head.headers).retry_after();
-        let trouble = refused(head.status, is_page, &text);
+        let trouble = late.unwrap_or_else(|| refused(head.status, is_page, &text));
+        // To HEAD there is no body.
+        let code = head.headers.get("x-ms-error-code");
+        let trouble = trouble.or_code(code.and_then(|code| code.to_str().ok()));
         Err(Failure {
             asked,
             ..Failure::from(trouble)
@@ -327,13 +333,16 @@ impl HttpService for Wire {
 fn credentials_attempts(trouble: &Trouble) -> u32 {
     match trouble {
         Trouble::Refused { .. } | Trouble::Page { .. } => CREDENTIALS_REFUSED,
-        Trouble::Silent(_) | Trouble::Broken(_) => CREDENTIALS_UNANSWERED,
+        _ => CREDENTIALS_UNANSWERED,
     }
 }
 
 /// Whoever is at `origin` gave no credentials. The bucket has not been asked yet: it is not its trouble.
 fn without_credentials(origin: &str, trouble: &Trouble) -> Trouble {
-    Trouble::Broken(format!("no credentials came from {origin}: {trouble}"))
+    Trouble::NoCredentials {
+        origin: origin.to_owned(),
+        trouble: Box::new(trouble.clone()),
+    }
 }
 
 /// The request as it is sent: its body in pieces, each of which tells that it was taken.
@@ -408,7 +417,38 @@ fn is_page(headers: &HeaderMap) -> bool {
 
 fn is_error(text: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&text[..text.len().min(1024)]);
-    start.contains("<Error>")
+    start
+        .trim_start_matches(BYTE_ORDER)
+        .trim_start()
+        .starts_with('<')
+        && start.contains("<Error>")
+}
+
+/// What Azure puts before its XML.
+const BYTE_ORDER: char = '\u{feff}';
+
+/// What Azure has not done though its answer is a good one: a copy that goes on, which has to be asked
+/// for again until it is there, and a removal in a batch (we ask for one at a time). That there was
+/// nothing to remove is the client's to tell.
+fn late_trouble(headers: &HeaderMap, text: &[u8]) -> Option<Trouble> {
+    if headers
+        .get("x-ms-copy-status")
+        .is_some_and(|status| status == "pending")
+    {
+        return Some(Trouble::Refused {
+            status: StatusCode::CONFLICT.as_u16(),
+            code: Some("PendingCopyOperation".to_owned()),
+            message: None,
+        });
+    }
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.starts_with("--"))?;
+    let (_, part) = text.split_once("\nHTTP/1.1 ")?;
+    let status = part.get(..3)?.parse().ok()?;
+    let status = StatusCode::from_u16(status).ok()?;
+    let is_done = status.is_success() || status == StatusCode::NOT_FOUND;
+    (!is_done).then(|| refused(status, false, part.as_bytes()))
 }
 
 /// What an answer that is none says.
@@ -426,16 +466,32 @@ fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble {
     Trouble::Refused {
         // An error after the head of an answer.
         status: if status < 300 { 500 } else { status },
-        code: element(&text, "Code"),
-        message: element(&text, "Message"),
+        code: element(&text, "Code").or_else(|| member(&text, "error")),
+        message: element(&text, "Message").or_else(|| member(&text, "error_description")),
     }
+}
+
+/// The text of a member of a JSON object: so do those answer who give tokens.
+fn member(text: &str, name: &str) -> Option<String> {
+    let text = text.trim_start().strip_prefix('{')?;
+    let (_, after) = text.split_once(&format!("\"{name}\""))?;
+    let value = after.trim_start().strip_prefix(':')?.trim_start();
+    let (inner, _) = value.strip_prefix('"')?.split_once('"')?;
+    shown(inner)
 }
 
 /// The text of the first element of that name.
 fn element(text: &str, name: &str) -> Option<String> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = after.split_once('<')?;
-    let inner: String = inner
+    shown(inner)
+}
+
+/// So much of a server's words as fits into a sentence.
+fn shown(words: &str) -> Option<String> {
+    // Azure goes on with the number of the request and the time.
+    let words = words.lines().next().unwrap_or_default();
+    let inner: String = words
         .chars()
         .filter(|c| !c.is_control())
         .take(300)
@@ -580,11 +636,42 @@ mod tests {
             trouble.to_string(),
             "no credentials came from http://169.254.169.254: the server answered 503"
         );
+        let said = br#"{"error": "invalid_grant", "error_description":"Invalid JWT"}"#;
+        let refused = refused(StatusCode::BAD_REQUEST, false, said);
+        assert_eq!(
+            refused.to_string(),
+            "the server answered 400 invalid_grant (Invalid JWT)"
+        );
+    }
+
+    #[test]
+    fn what_azure_has_not_done_is_trouble() {
+        let none = HeaderMap::new();
+        let part = |status: &str| {
+            format!(
+                "--batchresponse_1\r\nContent-Type: application/http\r\nContent-ID: 0\r\n\r\n\
+                 HTTP/1.1 {status}\r\nx-ms-version: 1\r\n\r\n\u{feff}<?xml version=\"1.0\"?>\
+                 <Error><Code>ACode</Code></Error>\r\n--batchresponse_1--"
+            )
+        };
+        let late = |status: &str| late_trouble(&none, part(status).as_bytes());
+        assert!(late("202 Accepted").is_none() && late("404 Not Found").is_none());
+        let denied = late("403 Forbidden").unwrap().to_string();
+        assert_eq!(denied, "the server answered 403 ACode");
+        assert!(late("503 Busy").unwrap().may_pass());
+        assert!(
+            !is_error(part("404 Not Found").as_bytes()),
+            "it is of the part"
+        );
+        assert!(is_error("\u{feff}<?xml?><Error>".as_bytes()));
+        let mut pending = HeaderMap::new();
+        pending.insert("x-ms-copy-status", HeaderValue::from_static("pending"));
+        assert!(late_trouble(&pending, b"").unwrap().may_pass());
     }
 
     #[test]
     fn answers_that_are_none() {
-        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\nsuch</Message></Error>";
+        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\tsuch\nNumber</Message></Error>";
         let trouble = refused(StatusCode::NOT_FOUND, false, xml);
         assert_eq!(
             trouble.to_string(),
