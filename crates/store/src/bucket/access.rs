@@ -115,4 +115,67 @@ mod tests {
         let error = settings(&[("profile", "nobody")], &[home]).unwrap_err();
         assert!(error.to_string().contains("no profile 'nobody'"), "{error}");
     }
+
+    #[test]
+    fn credentials_that_cannot_be_any_are_told_and_not_shown() {
+        let table = [
+            (
+                Kind::Azure,
+                "account=a&access_key=hush!",
+                "",
+                "access key cannot be used",
+            ),
+            (
+                Kind::Azure,
+                "account=a&sas_token=hush",
+                "",
+                "SAS token cannot be used",
+            ),
+            (
+                Kind::Azure,
+                "sas_token=hush",
+                "",
+                "sas_token without account",
+            ),
+            (Kind::Azure, "anonymous=true", "", "it needs an account"),
+            (
+                Kind::Azure,
+                "account=a/b",
+                "",
+                "'a/b' is not the name of an account",
+            ),
+            (
+                Kind::Google,
+                "service_account=/no/file",
+                "",
+                "/no/file cannot be read",
+            ),
+            (
+                Kind::Google,
+                "",
+                "GOOGLE_SERVICE_ACCOUNT_KEY=hush",
+                "not the key of a service account",
+            ),
+            (
+                Kind::S3,
+                "",
+                "AWS_ENDPOINT_URL=hush",
+                "its endpoint is not a URL",
+            ),
+        ];
+        for (kind, parameters, variables, words) in table {
+            let pairs = |text: &'static str| {
+                let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+                pairs.collect::<Vec<_>>()
+            };
+            let mut address = BucketAddress::new(kind, "b", "").unwrap();
+            for (name, value) in pairs(parameters) {
+                assert!(address.set(name, value).unwrap());
+            }
+            let environment = BucketEnvironment::new(pairs(variables));
+            let opened = address.open(None, Duration::from_secs(1), &environment);
+            let said = opened.unwrap_err().to_string();
+            assert!(said.contains(words) && !said.contains("hush"), "{said}");
+        }
+    }
 }
