@@ -206,10 +206,13 @@ fn meaning(doing: &str, trouble: &Trouble) -> (Outcome, &'static str) {
     match trouble {
         Trouble::Page { .. } => return (Failed, NO_STORAGE),
         Trouble::NoCredentials { trouble, .. } => {
-            let is_page = matches!(**trouble, Trouble::Page { .. });
-            return match is_page {
-                true => (Failed, NO_STORAGE),
-                false => (
+            return match **trouble {
+                Trouble::Page { .. } => (
+                    Failed,
+                    "who gives credentials was not reached: a proxy may stand in between, or the \
+                     endpoint is wrong",
+                ),
+                _ => (
                     Denied,
                     "check the key, the role and the clock of this machine",
                 ),

@@ -1,6 +1,7 @@
 //! Mounts from a bucket: the tree that was pushed, read as it should be.
 
 use std::fs;
+use std::time::Duration;
 
 use farseek_testkit::oracle::Options;
 use farseek_testkit::{BucketFault, BucketRule, Cloud, Need, need};
@@ -19,7 +20,8 @@ fn compare(test: &str, cloud: Cloud, seed: u64, arguments: &[&str], faults: Vec<
     stand.server.set_faults(faults);
     let options = Options {
         seed,
-        operations: 1_500,
+        // The other servers are slower, and what is read is the same.
+        operations: if cloud == Cloud::S3 { 1_500 } else { 400 },
         processes: 4,
         ..Options::default()
     };
@@ -35,41 +37,50 @@ fn compare(test: &str, cloud: Cloud, seed: u64, arguments: &[&str], faults: Vec<
     mount.unmount();
     stand.server.set_faults([]);
     comes_back(&stand);
+    is_cleaned(&stand);
 }
 
-/// What is in the bucket is pulled, and cleaned, and loses nothing by that.
+/// What is in the bucket is pulled, whole.
 fn comes_back(stand: &Stand) {
     let there = stand.sandbox.path().join("pulled").display().to_string();
     stand.sandbox.succeed(&["init", "repo", &there]);
     let bucket = stand.url(SITE);
-    stand
-        .sandbox
-        .succeed(&["pull", TAG, "--from", &bucket, "--to", &there]);
+    let words = ["pull", TAG, "--from", &bucket, "--to", &there];
+    stand.sandbox.succeed(&words);
     let (pulled, kept) = (check(&stand.sandbox, &there), stand.checked(SITE));
     for what in ["sound", "tags", "objects", "payloads", "bytes"] {
         assert_eq!(pulled[what], kept[what], "{what}: {pulled}");
     }
     assert_eq!(kept["sound"], true, "{kept}");
-    // What no tag leads to goes, whatever is with it.
-    stand
-        .sandbox
-        .succeed(&["untag", TAG, "--all", "-r", &bucket]);
-    let tree = stand.sandbox.make_dir("small");
-    fs::write(tree.join("file"), "the file\n").unwrap();
-    stand.sandbox.commit(&tree, "test/small");
-    stand.push("test/small", SITE);
-    let words = ["clean", "--yes", "--min-age", "0s", "-r", &bucket];
-    stand.sandbox.succeed(&words);
-    let left = stand.checked(SITE);
+}
+
+/// What no tag leads to goes, and nothing else.
+fn is_cleaned(stand: &Stand) {
+    let prefix = "a/cleaned";
+    let bucket = stand.url(prefix);
+    for (name, files) in [("test/kept", 1), ("test/gone", 20)] {
+        let tree = stand.sandbox.make_dir(name.split_once('/').unwrap().1);
+        for number in 0..files {
+            fs::write(tree.join(number.to_string()), format!("{name} {number}\n")).unwrap();
+        }
+        stand.sandbox.commit(&tree, name);
+        stand.push(name, prefix);
+    }
+    assert_eq!(stand.checked(prefix)["payloads"], 21);
+    let untag = ["untag", "test/gone", "--all", "-r", &bucket];
+    stand.sandbox.succeed(&untag);
+    // Ages are told in seconds: what is to go was written in one that is over.
+    std::thread::sleep(Duration::from_millis(2100));
+    let clean = ["clean", "--yes", "--min-age", "0s", "-r", &bucket];
+    stand.sandbox.succeed(&clean);
+    let left = stand.checked(prefix);
     assert_eq!(
         (&left["sound"], &left["payloads"]),
         (&true.into(), &1.into()),
         "{left}"
     );
-    let read = stand
-        .sandbox
-        .succeed(&["cat", "test/small", "file", "-r", &bucket]);
-    assert_eq!(read, "the file\n");
+    let cat = ["cat", "test/kept", "0", "-r", &bucket];
+    assert_eq!(stand.sandbox.succeed(&cat), "test/kept 0\n");
 }
 
 #[test]
@@ -84,15 +95,9 @@ fn a_tree_goes_to_google_and_back() {
     compare(test, Cloud::Google, 23, &[], Vec::new());
 }
 
+/// Some of its answers are Azure's words for what may pass.
 #[test]
 fn a_tree_goes_to_azure_and_back() {
-    let test = "a_tree_goes_to_azure_and_back";
-    compare(test, Cloud::Azure, 24, &[], Vec::new());
-}
-
-/// The words of Azure for what may pass.
-#[test]
-fn azure_may_fail_now_and_then() {
     let busy = |code: &str| BucketFault::Refuse {
         status: 503,
         code: code.to_owned(),
@@ -104,8 +109,8 @@ fn azure_may_fail_now_and_then() {
         BucketRule::new(payloads, BucketFault::CutBody(1000)).one_in(11),
         BucketRule::new(payloads, busy("OperationTimedOut")).one_in(13),
     ];
-    let test = "azure_may_fail_now_and_then";
-    compare(test, Cloud::Azure, 25, &["--cache-size", "4M"], faults);
+    let test = "a_tree_goes_to_azure_and_back";
+    compare(test, Cloud::Azure, 24, &["--cache-size", "4M"], faults);
 }
 
 #[test]
