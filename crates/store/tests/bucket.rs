@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "bucket/credentials.rs"]
+mod credentials;
+
 use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;

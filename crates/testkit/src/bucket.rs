@@ -1,15 +1,18 @@
-//! A bucket on loopback: a real S3 server (`s3s-fs`), with a log of requests, that does wrong on
-//! demand.
+//! A bucket on loopback: a real server of one of three [`Cloud`]s, with a log of requests, that does
+//! wrong on demand.
 //!
 //! The protocol and the checks of signatures are not ours; the layer before them, which logs and
 //! spoils, is. What is in the bucket lies in a folder as files of the keys' names, beside notes of
 //! the server: it may be looked at, and damaged, but what is put there by hand is hashed at every
-//! request. It runs on threads of its own, so that tests need none.
+//! request (of Azure's, nothing is in a folder). It runs on threads of its own, so that tests need
+//! none.
 
 mod answer;
+mod cloud;
 mod fault;
-mod log;
+mod google;
 mod request;
+mod store;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,16 +25,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::SimpleAuth;
-use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use answer::AnswerBody;
+use google::Google;
+use store::Store;
 
+use crate::azurite::Azurite;
+use crate::log::Log;
+
+pub use cloud::Cloud;
 pub use fault::{BucketFault, BucketRule};
-pub use log::BucketRequest;
+pub use request::BucketRequest;
 
 /// A running server with one bucket; dropping it stops it and closes its connections.
 #[derive(Debug)]
@@ -44,8 +50,10 @@ pub struct BucketServer {
 
 #[derive(Debug)]
 struct Shared {
-    service: S3Service,
-    log: log::Log,
+    cloud: Cloud,
+    store: Store,
+    google: Option<Google>,
+    log: Log<BucketRequest>,
     /// Guards the rules and their counts; taken for moments.
     rules: Mutex<Vec<BucketRule>>,
     connections: AtomicU64,
@@ -64,8 +72,13 @@ impl BucketServer {
 
     /// Serves a bucket of the folder `root`, which is there, on a free port of loopback.
     pub fn start(root: &Path) -> Self {
+        Self::start_as(Cloud::S3, root)
+    }
+
+    /// The same in another cloud, whose [needs](Cloud::needs) are met.
+    pub fn start_as(cloud: Cloud, root: &Path) -> Self {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self::listen(root, anywhere).expect("a server on loopback")
+        Self::serve(cloud, root, anywhere).expect("a server on loopback")
     }
 
     /// The same at an address of one's choice.
@@ -73,6 +86,10 @@ impl BucketServer {
     /// # Errors
     /// The address cannot be had, or the folder is not there.
     pub fn listen(root: &Path, address: SocketAddr) -> io::Result<Self> {
+        Self::serve(Cloud::S3, root, address)
+    }
+
+    fn serve(cloud: Cloud, root: &Path, address: SocketAddr) -> io::Result<Self> {
         let root = root.canonicalize()?;
         std::fs::create_dir_all(root.join(Self::BUCKET))?;
         let public = Arc::new(AtomicBool::new(false));
@@ -80,8 +97,13 @@ impl BucketServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            service: service(&root, Arc::clone(&public))?,
-            log: log::Log::default(),
+            cloud,
+            store: match cloud {
+                Cloud::S3 | Cloud::Google => Store::here(&root, Arc::clone(&public))?,
+                Cloud::Azure => Store::There(Azurite::start(Self::BUCKET)),
+            },
+            google: (cloud == Cloud::Google).then(Google::new),
+            log: Log::default(),
             rules: Mutex::default(),
             connections: AtomicU64::new(0),
             public,
@@ -100,9 +122,17 @@ impl BucketServer {
         })
     }
 
+    /// Whose protocol it speaks.
+    pub fn cloud(&self) -> Cloud {
+        self.shared.cloud
+    }
+
     /// The endpoint of the protocol, as clients want it.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.cloud() {
+            Cloud::S3 | Cloud::Google => format!("http://{}", self.address),
+            Cloud::Azure => format!("http://{}/{}", self.address, Azurite::ACCOUNT),
+        }
     }
 
     /// The bucket as a web site, with a slash at its end; for who has no keys, only once it is
@@ -172,33 +202,6 @@ impl Drop for BucketServer {
     }
 }
 
-fn service(root: &Path, public: Arc<AtomicBool>) -> io::Result<S3Service> {
-    let files =
-        s3s_fs::FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(files);
-    let key = SimpleAuth::from_single(BucketServer::ACCESS_KEY, BucketServer::SECRET_KEY);
-    builder.set_auth(key);
-    builder.set_access(Doorkeeper { public });
-    Ok(builder.build())
-}
-
-/// Who has the key may do anything; others may read, where the bucket is public.
-struct Doorkeeper {
-    public: Arc<AtomicBool>,
-}
-
-#[async_trait::async_trait]
-impl S3Access for Doorkeeper {
-    async fn check(&self, context: &mut S3AccessContext<'_>) -> s3s::S3Result<()> {
-        let reads = matches!(context.s3_op().name(), "GetObject" | "HeadObject");
-        let open = reads && self.public.load(Ordering::SeqCst);
-        match context.credentials() {
-            None if !open => Err(s3s::s3_error!(AccessDenied, "Access Denied")),
-            _ => Ok(()),
-        }
-    }
-}
-
 async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
     let listener = TcpListener::from_std(listener).expect("the socket is non-blocking");
     loop {
@@ -220,10 +223,10 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 async fn answer(
-    request: hyper::Request<Incoming>,
+    mut request: hyper::Request<Incoming>,
     shared: Arc<Shared>,
 ) -> io::Result<hyper::Response<AnswerBody>> {
-    let noted = request::note(&request);
+    let noted = request::note(shared.cloud, &request);
     let faults = shared.strikes(&noted);
     let progress = shared.log.add(noted);
     for fault in &faults {
@@ -242,8 +245,10 @@ async fn answer(
         progress.answered(answer.status().as_u16());
         return Ok(answer);
     }
-    let answer = hyper::service::Service::call(&shared.service, request).await;
-    let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
+    let answer = match shared.google {
+        Some(_) if !Google::admit(&mut request) => answer::refusal(401, "AuthenticationRequired"),
+        _ => shared.store.answer(request).await?,
+    };
     if faults.contains(&BucketFault::LostAnswer) {
         return Err(io::Error::other("the answer is lost, as the test wishes"));
     }
@@ -258,7 +263,7 @@ async fn answer(
 async fn do_later(delay: Duration, request: hyper::Request<Incoming>, shared: Arc<Shared>) {
     tokio::time::sleep(delay).await;
     // Nobody waits for the answer.
-    drop(hyper::service::Service::call(&shared.service, request).await);
+    drop(shared.store.answer(request).await);
 }
 
 impl Shared {

@@ -8,7 +8,7 @@
 
 mod answer;
 mod fault;
-mod log;
+mod request;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,9 +26,11 @@ use tokio::sync::mpsc;
 
 use answer::AnswerBody;
 
+use crate::log::Log;
+
 pub(crate) use answer::parse_range;
 pub use fault::{Fault, Rule};
-pub use log::Request;
+pub use request::Request;
 
 /// A running server; dropping it stops it and closes its connections.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub struct StaticServer {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    log: log::Log,
+    log: Log<Request>,
     /// Guards the rules and their counts; taken for moments.
     rules: Mutex<Vec<Rule>>,
     connections: AtomicU64,
@@ -86,7 +88,7 @@ impl StaticServer {
             .expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             root: root.to_owned(),
-            log: log::Log::default(),
+            log: Log::default(),
             rules: Mutex::default(),
             connections: AtomicU64::new(0),
             gate: Gate::default(),

@@ -8,8 +8,8 @@
 
 mod calls;
 mod fault;
-mod log;
 mod recorded;
+mod request;
 mod shelf;
 mod transfer;
 mod wire;
@@ -33,9 +33,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::log::Log;
+
 pub use fault::StockFault;
-pub use log::StockRequest;
 pub use recorded::Recorded;
+pub use request::StockRequest;
 
 /// How long a killed server's ports may take to become free.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +56,7 @@ pub struct StockServer {
 #[derive(Debug)]
 struct Shared {
     shelf: shelf::Shelf,
-    log: log::Log,
+    log: Log<StockRequest>,
     /// Guards the faults and the counts of their strikes; taken for moments.
     rules: Mutex<Vec<fault::Rule>>,
     /// What locations of payloads begin with.
@@ -82,7 +84,7 @@ impl StockServer {
         let (grpc_address, http_address) = (address(&grpc), address(&http));
         let shared = Arc::new(Shared {
             shelf: shelf::Shelf::new(root),
-            log: log::Log::default(),
+            log: Log::default(),
             rules: Mutex::default(),
             payloads: Mutex::new(format!("http://{http_address}/")),
             recorded,

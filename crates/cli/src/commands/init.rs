@@ -12,7 +12,7 @@ use crate::exit::Failure;
 const EXAMPLES: &str = "\
 Examples:
   farseek init                  # the local repository of the configuration
-  farseek init /srv/repository
+  farseek init /srv/repository      # or file:///srv/repository
   farseek init s3://bucket/prefix   # marks the place; no push needs it";
 
 /// `farseek init`.
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: InitArgs, app: &mut App) -> Result<()> {
             .output
             .line(format_args!("{} is ready", bucket.location()));
     }
-    refuse_address(&path)?;
+    let path = directory(&path)?;
     let options = app.fs_options()?;
     FsRepository::create(&path, options)?;
     app.output.line(format_args!("{} is ready", path.display()))
@@ -53,21 +53,28 @@ fn is_bucket(text: &str) -> bool {
     })
 }
 
-/// Whether it is an address, and not of a directory.
-fn is_elsewhere(text: &str) -> bool {
-    let location = text.parse::<Location>();
-    text.contains("://") || location.is_ok_and(|location| location.path().is_none())
+/// The directory that is meant: a path, or the address of one, as everywhere. Any other address would
+/// become a directory of that name.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let Some(text) = path.to_str().filter(|text| is_address(text)) else {
+        return Ok(path.to_owned());
+    };
+    let location: Location = text.parse()?;
+    location.path().map(Path::to_owned).ok_or_else(|| {
+        Failure::usage(format!(
+            "only directories and buckets are made here, and '{location}' is the address of something else"
+        ))
+    })
 }
 
-/// An address would become a directory of that name.
-fn refuse_address(path: &Path) -> Result<()> {
-    if is_elsewhere(&path.to_string_lossy()) {
-        return Err(Failure::usage(format!(
-            "only directories and buckets are made here, and '{}' is the address of something else",
-            path.display()
-        )));
-    }
-    Ok(())
+/// Whether it begins with a scheme: a path of such a name is written with `./`. A name without a
+/// slash is a path here, if it is no address.
+fn is_address(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(is_word)
+    })
 }
 
 fn chosen(words: &[PathBuf]) -> Result<Option<&Path>> {
@@ -92,11 +99,24 @@ mod tests {
         for path in ["/s3:b", "./s3:b", "s3", "a/s3://b", "s3x:b"] {
             assert!(!is_bucket(path), "{path}");
         }
-        for address in ["tar:/a.tar", "http://host/a", "HTTP:host", "s3x://b"] {
-            assert!(is_elsewhere(address), "{address}");
+        for address in [
+            "tar:/a.tar",
+            "http://host/a",
+            "HTTP:host",
+            "s3x://b",
+            "file://host/a",
+        ] {
+            assert!(directory(Path::new(address)).is_err(), "{address}");
         }
-        for path in ["a", "./tar:b", "/a", "../a:b"] {
-            assert!(!is_elsewhere(path), "{path}");
+        for path in ["a", "./tar:b", "/a", "../a:b", "./file:/x", "a/file:x"] {
+            assert_eq!(directory(Path::new(path)).unwrap(), Path::new(path));
+        }
+        for address in [
+            "file:/x/y%20z",
+            "file:///x/y%20z",
+            "FILE://localhost/x/y%20z",
+        ] {
+            assert_eq!(directory(Path::new(address)).unwrap(), Path::new("/x/y z"));
         }
     }
 }

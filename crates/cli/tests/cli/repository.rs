@@ -256,6 +256,37 @@ fn wrong_input_gets_one_sentence_and_a_code() {
     "#);
 }
 
+/// An address of a directory means it everywhere; none becomes a directory of its own name.
+#[test]
+fn the_address_of_a_directory_is_no_name_of_one() {
+    let place = place_with_tree();
+    for (number, scheme) in ["file:", "file://", "FILE://localhost"].iter().enumerate() {
+        let path = place.path(&format!("repository {number}"));
+        let address = format!("{scheme}{}", path.display()).replace(' ', "%20");
+        place.ok(&["init", &address]);
+        assert!(path.join("objects").is_dir(), "{address}");
+        place.ok(&["commit", "tree", "-t", "x", "-r", &address]);
+        place.ok(&["check", "-r", &address]);
+        place.ok(&["tags", "-r", path.to_str().unwrap()]);
+    }
+    for address in ["file://host/x", "file:", "tar:/x.tar", "foo:/x"] {
+        let told = place.told(&["init", address]);
+        assert!(told.starts_with("exit 2\nfarseek: "), "{told}");
+        for command in ["push", "pull"] {
+            let end = if command == "push" { "--to" } else { "--from" };
+            let told = place.told(&[command, "x", end, address]);
+            assert!(!told.starts_with("exit 0"), "{told}");
+        }
+    }
+    assert_snapshot!(place.told(&["init", "file://host/x"]), @r#"
+    exit 2
+    farseek: 'file://host/x' is not a valid repository address: what follows file:// is taken for a host: write file:/host/x
+    "#);
+    for name in ["file:", "FILE:", "tar:", "foo:", "home/file:"] {
+        assert!(!place.path(name).exists(), "{name}");
+    }
+}
+
 #[test]
 fn an_unreachable_remote_is_named() {
     // A port that was free a moment ago and that nobody listens on.

@@ -1,5 +1,6 @@
-//! Buckets: pushed to, mounted from and looked after, through a real S3 server.
+//! Buckets: pushed to, mounted from and looked after, through real servers of three clouds.
 
+mod clouds;
 mod killed;
 mod mounted;
 mod refused;

@@ -1,30 +1,44 @@
 //! The oracle differ: a mounted tree is the tree that was committed.
 
 use std::fs;
+use std::path::Path;
 
+use farseek_testkit::mount::MountGuard;
 use farseek_testkit::oracle::{self, Options};
 use farseek_testkit::tree::{self, TreeOptions};
 use farseek_testkit::{Need, need};
+use tempfile::TempDir;
 
 use crate::remote::{Remote, TAG, sandbox, serve};
 
-/// Compares a generated tree with its mount from http.
-fn compare(test: &str, seed: u64, arguments: &[&str], options: &Options) {
-    if !need(test, &[Need::Fuse]) {
-        return;
-    }
+/// A generated tree with something of every kind.
+pub(crate) fn generated(seed: u64) -> TempDir {
     let tree = tempfile::tempdir().unwrap();
     let shape = TreeOptions {
         seed,
         ..TreeOptions::default()
     };
     tree::generate(tree.path(), &shape).unwrap();
-    let remote = Remote::of_tree(tree.path());
-    let mount = remote.mount(TAG, arguments);
-    let report = oracle::run(tree.path(), mount.path(), options);
+    tree
+}
+
+/// Fails where a mount is not the [`generated`] tree.
+pub(crate) fn is_the_same(tree: &Path, mount: &MountGuard<'_>, options: &Options) {
+    let report = oracle::run(tree, mount.path(), options);
     let report = report.unwrap_or_else(|difference| panic!("{difference}\n{}", mount.log()));
     assert!(report.entries > 2_000, "{report:?}");
     assert_eq!(report.operations, options.operations * options.processes);
+}
+
+/// Compares a generated tree with its mount from http.
+fn compare(test: &str, seed: u64, arguments: &[&str], options: &Options) {
+    if !need(test, &[Need::Fuse]) {
+        return;
+    }
+    let tree = generated(seed);
+    let remote = Remote::of_tree(tree.path());
+    let mount = remote.mount(TAG, arguments);
+    is_the_same(tree.path(), &mount, options);
     let requests = remote.payload_requests();
     assert!(!requests.is_empty(), "the bytes came from the server");
     assert!(requests.iter().all(|request| request.method == "GET"));

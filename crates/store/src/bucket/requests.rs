@@ -73,7 +73,7 @@ fn kind(method: &str, query: Option<&str>) -> Kind {
         "GET" if has(&[("list-type", ""), ("comp", "list")]) => Kind::List,
         "GET" => Kind::Get,
         "HEAD" => Kind::Head,
-        "POST" if has(&[("delete", "")]) => Kind::Delete,
+        "POST" if has(&[("delete", ""), ("comp", "batch")]) => Kind::Delete,
         "PUT" if !has(&[("uploadId", ""), ("comp", "block"), ("comp", "blocklist")]) => Kind::Put,
         "DELETE" if !has(&[("uploadId", "")]) => Kind::Delete,
         _ => Kind::Multipart,
@@ -97,6 +97,7 @@ mod tests {
             ("POST", "uploads=", Kind::Multipart),
             ("POST", "uploadId=x", Kind::Multipart),
             ("POST", "delete", Kind::Delete),
+            ("POST", "restype=container&comp=batch", Kind::Delete),
             ("DELETE", "", Kind::Delete),
             ("DELETE", "uploadId=x", Kind::Multipart),
         ];

@@ -29,10 +29,10 @@ use object_store::client::{
     HttpResponseBody, HttpService,
 };
 use reqwest::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
-use reqwest::{Method, StatusCode, redirect};
+use reqwest::{Method, redirect};
 use tokio::time::Instant;
 
-use self::answer::{is_error, is_listing, is_page, origin, refused, unanswered};
+use self::answer::{is_error, is_listing, is_page, late_trouble, origin, refused, unanswered};
 use self::body::{Watched, collect, in_pieces};
 pub(super) use self::minding::{copying, minding};
 use super::requests::Counters;
@@ -166,6 +166,7 @@ impl Wire {
     ) -> Result<HttpResponse, Failure> {
         let is_write = *request.method() != Method::GET && *request.method() != Method::HEAD;
         let is_get = *request.method() == Method::GET;
+        let is_put = *request.method() == Method::PUT;
         let is_listing = is_listing(&request);
         let liveness = Arc::new(Liveness::since(Instant::now()));
         let origin = origin(&request);
@@ -183,13 +184,14 @@ impl Wire {
         let mut body = Watched::new(body, patience);
         if !is_for_the_store {
             let text = collect(&mut body, ANSWER_MAX).await?;
-            // What else they refuse means something to the object store's client.
-            let is_busy = head.status == StatusCode::TOO_MANY_REQUESTS;
-            if !is_busy && !head.status.is_server_error() {
+            let is_page = is_page(&head.headers);
+            let trouble = refused(head.status, is_page, &text);
+            // Where a machine gives no token to ask with, the object store's client may do without.
+            let is_answer = head.status.is_success() && !is_page;
+            if is_answer || (is_put && !trouble.may_pass()) {
                 return Ok(hyper::Response::from_parts(head, text.into()));
             }
             let asked = Head::new(head.status, &head.headers).retry_after();
-            let trouble = refused(head.status, is_page(&head.headers), &text);
             return Err(Failure {
                 asked,
                 ..Failure::from(trouble)
@@ -220,11 +222,15 @@ impl Wire {
         let says_nothing = text.is_empty() && (is_write || !head.status.is_success());
         let is_page = is_page && !says_nothing;
         // The end of an upload and a copy may fail after the head of their answer was sent.
-        if head.status.is_success() && !is_page && !is_error(&text) {
+        let late = late_trouble(&head.headers, &text).filter(|_| head.status.is_success());
+        if head.status.is_success() && !is_page && late.is_none() && !is_error(&text) {
             return Ok(hyper::Response::from_parts(head, text.into()));
         }
         let asked = Head::new(head.status, &head.headers).retry_after();
-        let trouble = refused(head.status, is_page, &text);
+        let trouble = late.unwrap_or_else(|| refused(head.status, is_page, &text));
+        // To HEAD there is no body.
+        let code = head.headers.get("x-ms-error-code");
+        let trouble = trouble.or_code(code.and_then(|code| code.to_str().ok()));
         Err(Failure {
             asked,
             ..Failure::from(trouble)
@@ -320,13 +326,16 @@ impl HttpService for Wire {
 fn credentials_attempts(trouble: &Trouble) -> u32 {
     match trouble {
         Trouble::Refused { .. } | Trouble::Page { .. } => CREDENTIALS_REFUSED,
-        Trouble::Silent(_) | Trouble::Broken(_) => CREDENTIALS_UNANSWERED,
+        _ => CREDENTIALS_UNANSWERED,
     }
 }
 
 /// Whoever is at `origin` gave no credentials. The bucket has not been asked yet: it is not its trouble.
 fn without_credentials(origin: &str, trouble: &Trouble) -> Trouble {
-    Trouble::Broken(format!("no credentials came from {origin}: {trouble}"))
+    Trouble::NoCredentials {
+        origin: origin.to_owned(),
+        trouble: Box::new(trouble.clone()),
+    }
 }
 
 /// The request as it is sent: its body in pieces, each of which tells that it was taken.
@@ -348,6 +357,8 @@ fn outgoing(request: HttpRequest, liveness: &Arc<Liveness>) -> Result<reqwest::R
 
 #[cfg(test)]
 mod tests {
+    use reqwest::StatusCode;
+
     use super::*;
 
     #[test]
@@ -358,6 +369,12 @@ mod tests {
         assert_eq!(
             trouble.to_string(),
             "no credentials came from http://169.254.169.254: the server answered 503"
+        );
+        let said = br#"{"error": "invalid_grant", "error_description":"Invalid JWT"}"#;
+        let refused = refused(StatusCode::BAD_REQUEST, false, said);
+        assert_eq!(
+            refused.to_string(),
+            "the server answered 400 invalid_grant (Invalid JWT)"
         );
     }
 }

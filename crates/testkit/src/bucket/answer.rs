@@ -1,4 +1,4 @@
-//! Bodies of answers: S3's own, spoilt where a fault says so.
+//! Bodies of answers: the store's own, spoilt where a fault says so.
 
 use std::io;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use hyper::Response;
 use hyper::body::Frame;
 
 use super::fault::BucketFault;
-use super::log::Progress;
+use crate::log::Progress;
 
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// The answer in the place of S3's, where a fault gives one.
+/// The answer in the place of the store's, where a fault gives one.
 pub(super) fn instead(faults: &[BucketFault]) -> Option<Response<AnswerBody>> {
     faults.iter().find_map(|fault| match fault {
         BucketFault::Refuse {
@@ -39,13 +39,18 @@ pub(super) fn instead(faults: &[BucketFault]) -> Option<Response<AnswerBody>> {
     })
 }
 
-/// An error as S3 words it.
+/// An error as all three word it.
 pub(super) fn refusal(status: u16, code: &str) -> Response<AnswerBody> {
     let xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\
          <Message>as the test wishes</Message><RequestId>1</RequestId></Error>"
     );
-    text(status, "application/xml", xml)
+    let mut answer = text(status, "application/xml", xml);
+    // Azure has it here too: to HEAD there is no body.
+    if let Ok(code) = code.parse() {
+        answer.headers_mut().insert("x-ms-error-code", code);
+    }
+    answer
 }
 
 fn text(status: u16, kind: &str, text: String) -> Response<AnswerBody> {
@@ -59,7 +64,7 @@ fn text(status: u16, kind: &str, text: String) -> Response<AnswerBody> {
 
 /// How a body is sent.
 struct Sending {
-    body: s3s::Body,
+    body: AnswerBody,
     at: u64,
     cut: Option<u64>,
     stall: Option<u64>,
@@ -67,9 +72,9 @@ struct Sending {
     progress: Progress,
 }
 
-/// S3's answer, sent as the faults say, and its progress noted.
+/// The store's answer, sent as the faults say, and its progress noted.
 pub(super) fn send(
-    answer: Response<s3s::Body>,
+    answer: Response<AnswerBody>,
     faults: &[BucketFault],
     progress: Progress,
 ) -> Response<AnswerBody> {
@@ -114,7 +119,7 @@ impl Sending {
         }
         let frame = match self.body.frame().await? {
             Ok(frame) => frame,
-            Err(error) => return Some(Err(io::Error::other(error))),
+            Err(error) => return Some(Err(error)),
         };
         Some(Ok(frame.map_data(|data| self.spoil(data))))
     }

@@ -14,7 +14,7 @@ use hyper::body::Frame;
 use hyper::{Response, StatusCode};
 
 use super::fault::Fault;
-use super::log::Progress;
+use crate::log::Progress;
 
 /// Bytes a read of the file, where no fault says otherwise.
 const PIECE: usize = 64 * 1024;

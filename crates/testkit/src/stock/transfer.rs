@@ -14,9 +14,9 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
 
 use super::fault::StockFault;
-use super::log::Sent;
 use super::shelf::Shelf;
 use super::wire::{digest, field, number, ok};
+use crate::log::Progress;
 
 const RAW: &str = "application/octet-stream";
 const PACKED: &str = "application/x-bzip2";
@@ -35,7 +35,7 @@ pub(super) async fn answer(
     shelf: &Shelf,
     request: Request<Incoming>,
     faults: &[StockFault],
-    sent: Sent,
+    sent: Progress,
 ) -> io::Result<Response<Body>> {
     for fault in faults {
         match fault {
@@ -76,7 +76,7 @@ fn download(
     shelf: &Shelf,
     request: &Request<Incoming>,
     faults: &[StockFault],
-    sent: Sent,
+    sent: Progress,
 ) -> io::Result<Response<Body>> {
     let name = request.uri().path().trim_start_matches('/');
     let found = name.parse().map_err(|_| hung_up())?;
@@ -110,7 +110,7 @@ struct Sending {
     at: usize,
     ended: bool,
     faults: Vec<StockFault>,
-    sent: Sent,
+    sent: Progress,
 }
 
 impl Sending {
@@ -136,7 +136,7 @@ impl Sending {
             }
         }
         self.at += piece.len();
-        self.sent.add(piece.len() as u64);
+        self.sent.sent(piece.len() as u64);
         Ok(Some(piece.into()))
     }
 

@@ -12,7 +12,7 @@ use super::stand::{SITE, Stand, check, url};
 use crate::remote::TAG;
 
 /// The program fails with `code` and one line that has all of `words`.
-fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
+pub(super) fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "one sentence: {said}");
@@ -92,7 +92,11 @@ fn a_key_that_nobody_knows_and_a_secret_that_is_another() {
     stand
         .sandbox
         .set_variable("AWS_ACCESS_KEY_ID", "AKIANOBODY");
-    assert_one_line(&pull(&stand), 7, &["s3://", "NotSignedUp"]);
+    assert_one_line(
+        &pull(&stand),
+        7,
+        &["s3://", "NotSignedUp", "the access key is not known there"],
+    );
 }
 
 #[test]
@@ -105,9 +109,9 @@ fn a_bucket_that_is_not_there() {
         "NoSuchBucket",
         "there is no such bucket",
     ];
-    assert_one_line(&pulled, 1, &words);
+    assert_one_line(&pulled, 3, &words);
     let pushed = stand.sandbox.run(&["push", TAG, "--to", elsewhere]);
-    assert_one_line(&pushed, 1, &words);
+    assert_one_line(&pushed, 3, &words);
 }
 
 /// It may be said beforehand that there is a repository; of the address no directory is made.

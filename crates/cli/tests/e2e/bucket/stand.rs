@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farseek_testkit::mount::{MountGuard, Sandbox};
-use farseek_testkit::{BucketRequest, BucketServer};
+use farseek_testkit::{BucketRequest, BucketServer, Cloud};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -23,16 +23,15 @@ pub(crate) struct Stand {
 impl Stand {
     /// An empty bucket, and a sandbox with a local repository.
     pub(crate) fn new() -> Self {
+        Self::on(Cloud::S3)
+    }
+
+    /// The same on a cloud whose needs are met.
+    pub(crate) fn on(cloud: Cloud) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = BucketServer::start(folder.path());
+        let server = BucketServer::start_as(cloud, folder.path());
         let mut sandbox = sandbox();
-        let variables = [
-            ("AWS_ENDPOINT_URL", server.endpoint()),
-            ("AWS_ACCESS_KEY_ID", BucketServer::ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", BucketServer::SECRET_KEY.to_owned()),
-            ("AWS_REGION", BucketServer::REGION.to_owned()),
-        ];
-        for (name, value) in variables {
+        for (name, value) in server.variables() {
             sandbox.set_variable(name, &value);
         }
         sandbox.init();
@@ -43,26 +42,36 @@ impl Stand {
         }
     }
 
-    /// The same with `tree` committed, and pushed to [`SITE`].
+    /// A stand with `tree` committed, and pushed to [`SITE`].
     pub(crate) fn with_tree(tree: &Path) -> Self {
-        let stand = Self::new();
+        Self::on_with_tree(Cloud::S3, tree)
+    }
+
+    /// The same on a cloud whose needs are met.
+    pub(crate) fn on_with_tree(cloud: Cloud, tree: &Path) -> Self {
+        let stand = Self::on(cloud);
         stand.sandbox.commit(tree, TAG);
         stand.push(TAG, SITE);
         stand.server.clear();
         stand
     }
 
+    /// The address of the repository at `prefix`.
+    pub(crate) fn url(&self, prefix: &str) -> String {
+        self.server.address_of(prefix)
+    }
+
     /// Pushes a tag, and returns what `--json` says.
     pub(crate) fn push(&self, tag: &str, prefix: &str) -> Value {
         let said = self
             .sandbox
-            .succeed(&["push", tag, "--to", &url(prefix), "--json"]);
+            .succeed(&["push", tag, "--to", &self.url(prefix), "--json"]);
         serde_json::from_str(&said).unwrap()
     }
 
     /// Mounts from the bucket alone.
     pub(crate) fn mount(&self, tag: &str, arguments: &[&str]) -> MountGuard<'_> {
-        let url = url(SITE);
+        let url = self.url(SITE);
         let mut all = vec!["--no-local", "--remote", url.as_str()];
         all.extend(arguments);
         self.sandbox.mount(tag, "mnt", &all)
@@ -70,7 +79,7 @@ impl Stand {
 
     /// What a check says of the repository at `prefix`.
     pub(crate) fn checked(&self, prefix: &str) -> Value {
-        check(&self.sandbox, &url(prefix))
+        check(&self.sandbox, &self.url(prefix))
     }
 
     /// The requests for payloads since the last clearing of the log.
@@ -84,7 +93,7 @@ impl Stand {
     }
 }
 
-/// The address of the repository at `prefix`.
+/// The address of the repository at `prefix`, of S3's.
 pub(crate) fn url(prefix: &str) -> String {
     format!("s3://{}/{prefix}", BucketServer::BUCKET)
 }

@@ -51,7 +51,38 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
 
 pub(super) fn is_error(text: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&text[..text.len().min(1024)]);
-    start.contains("<Error>")
+    start
+        .trim_start_matches(BYTE_ORDER)
+        .trim_start()
+        .starts_with('<')
+        && start.contains("<Error>")
+}
+
+/// What Azure puts before its XML.
+const BYTE_ORDER: char = '\u{feff}';
+
+/// What Azure has not done though its answer is a good one: a copy that goes on, which has to be asked
+/// for again until it is there, and a removal in a batch (we ask for one at a time). That there was
+/// nothing to remove is the client's to tell.
+pub(super) fn late_trouble(headers: &HeaderMap, text: &[u8]) -> Option<Trouble> {
+    if headers
+        .get("x-ms-copy-status")
+        .is_some_and(|status| status == "pending")
+    {
+        return Some(Trouble::Refused {
+            status: StatusCode::CONFLICT.as_u16(),
+            code: Some("PendingCopyOperation".to_owned()),
+            message: None,
+        });
+    }
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.starts_with("--"))?;
+    let (_, part) = text.split_once("\nHTTP/1.1 ")?;
+    let status = part.get(..3)?.parse().ok()?;
+    let status = StatusCode::from_u16(status).ok()?;
+    let is_done = status.is_success() || status == StatusCode::NOT_FOUND;
+    (!is_done).then(|| refused(status, false, part.as_bytes()))
 }
 
 /// What an answer that is none says.
@@ -69,16 +100,32 @@ pub(super) fn refused(status: StatusCode, is_page: bool, text: &[u8]) -> Trouble
     Trouble::Refused {
         // An error after the head of an answer.
         status: if status < 300 { 500 } else { status },
-        code: element(&text, "Code"),
-        message: element(&text, "Message"),
+        code: element(&text, "Code").or_else(|| member(&text, "error")),
+        message: element(&text, "Message").or_else(|| member(&text, "error_description")),
     }
 }
 
+/// The text of a member of a JSON object: so do those answer who give tokens.
+fn member(text: &str, name: &str) -> Option<String> {
+    let text = text.trim_start().strip_prefix('{')?;
+    let (_, after) = text.split_once(&format!("\"{name}\""))?;
+    let value = after.trim_start().strip_prefix(':')?.trim_start();
+    let (inner, _) = value.strip_prefix('"')?.split_once('"')?;
+    shown(inner)
+}
+
 /// The text of the first element of that name.
-pub(super) fn element(text: &str, name: &str) -> Option<String> {
+fn element(text: &str, name: &str) -> Option<String> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = after.split_once('<')?;
-    let inner: String = inner
+    shown(inner)
+}
+
+/// So much of a server's words as fits into a sentence.
+fn shown(words: &str) -> Option<String> {
+    // Azure goes on with the number of the request and the time.
+    let words = words.lines().next().unwrap_or_default();
+    let inner: String = words
         .chars()
         .filter(|c| !c.is_control())
         .take(300)
@@ -96,6 +143,7 @@ pub(super) fn is_listing(request: &HttpRequest) -> bool {
 #[cfg(test)]
 mod tests {
     use object_store::client::HttpRequestBody;
+    use reqwest::header::HeaderValue;
 
     use super::*;
 
@@ -115,8 +163,33 @@ mod tests {
     }
 
     #[test]
+    fn what_azure_has_not_done_is_trouble() {
+        let none = HeaderMap::new();
+        let part = |status: &str| {
+            format!(
+                "--batchresponse_1\r\nContent-Type: application/http\r\nContent-ID: 0\r\n\r\n\
+                 HTTP/1.1 {status}\r\nx-ms-version: 1\r\n\r\n\u{feff}<?xml version=\"1.0\"?>\
+                 <Error><Code>ACode</Code></Error>\r\n--batchresponse_1--"
+            )
+        };
+        let late = |status: &str| late_trouble(&none, part(status).as_bytes());
+        assert!(late("202 Accepted").is_none() && late("404 Not Found").is_none());
+        let denied = late("403 Forbidden").unwrap().to_string();
+        assert_eq!(denied, "the server answered 403 ACode");
+        assert!(late("503 Busy").unwrap().may_pass());
+        assert!(
+            !is_error(part("404 Not Found").as_bytes()),
+            "it is of the part"
+        );
+        assert!(is_error("\u{feff}<?xml?><Error>".as_bytes()));
+        let mut pending = HeaderMap::new();
+        pending.insert("x-ms-copy-status", HeaderValue::from_static("pending"));
+        assert!(late_trouble(&pending, b"").unwrap().may_pass());
+    }
+
+    #[test]
     fn answers_that_are_none() {
-        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\nsuch</Message></Error>";
+        let xml = b"<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>No\tsuch\nNumber</Message></Error>";
         let trouble = refused(StatusCode::NOT_FOUND, false, xml);
         assert_eq!(
             trouble.to_string(),

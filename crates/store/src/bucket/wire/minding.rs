@@ -69,6 +69,8 @@ fn may_yet_happen(trouble: &Trouble) -> bool {
             !(400..500).contains(status) && !is_busy
         }
         Trouble::Page { .. } | Trouble::Silent(_) | Trouble::Broken(_) => true,
+        // It was not sent.
+        Trouble::NoCredentials { .. } => false,
     }
 }
 

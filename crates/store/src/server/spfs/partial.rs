@@ -117,7 +117,7 @@ pub(super) struct Partial {
     hashed: u64,
     hasher: Hasher,
     /// Nothing where somebody only looks.
-    room: Option<Room>,
+    room: Option<Box<Room>>,
 }
 
 impl Partials {
@@ -161,7 +161,7 @@ impl Partials {
         let Some(mut partial) = self.open(digest)? else {
             return Ok(Begun::Elsewhere);
         };
-        partial.room = Some(room);
+        partial.room = Some(Box::new(room));
         if partial.length > size {
             partial.restart()?;
         }
