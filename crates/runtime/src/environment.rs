@@ -30,51 +30,82 @@ pub async fn load(
 pub(crate) struct Named {
     local: Option<Arc<dyn Repository>>,
     tags: Vec<(TagName, Digest)>,
+    /// How often they may be another's yet.
+    changes: u32,
 }
+
+/// Tags that are made anew while an environment is opened are followed so often.
+const CHANGES: u32 = 5;
 
 impl Named {
     /// What those of `spec` name now; `local` may have none of them.
     pub(crate) async fn now(local: Option<Arc<dyn Repository>>, spec: &EnvSpec) -> Self {
-        let mut tags = Vec::new();
+        let mut named = Self {
+            local,
+            tags: Vec::new(),
+            changes: CHANGES,
+        };
+        named.look(spec).await;
+        named
+    }
+
+    /// A tag that is made anew is an error at once.
+    pub(crate) fn follow_nothing(&mut self) {
+        self.changes = 0;
+    }
+
+    async fn look(&mut self, spec: &EnvSpec) {
+        self.tags.clear();
         for item in &spec.items {
-            if let (EnvItem::Tag(tag), Some(local)) = (item, &local)
+            if let (EnvItem::Tag(tag), Some(local)) = (item, &self.local)
                 && let Ok(digest) = local.resolve_item(item).await
             {
-                tags.push((tag.name.clone(), digest));
+                self.tags.push((tag.name.clone(), digest));
             }
         }
-        Self { local, tags }
     }
 
     /// Sees that nothing of `environment`, which was resolved by `spec` in `repository` and has a
-    /// record by now, can have gone before it had one.
+    /// record by now, can have gone before it had one. Gives what `spec` means now where that is
+    /// something else: then all of this is to be done again with that.
     ///
     /// # Errors
-    /// A tag is gone, as it would have been a moment before; or it is another one's now.
+    /// A tag is gone, as it would have been a moment before; or it is made anew again and again.
     pub(crate) async fn confirm(
-        &self,
+        &mut self,
         repository: &Arc<dyn Repository>,
         spec: &EnvSpec,
         environment: &ResolvedEnvironment,
-    ) -> Result<()> {
-        let Some(local) = &self.local else {
-            return Ok(());
+    ) -> Result<Option<ResolvedEnvironment>> {
+        let Some(name) = self.changed().await else {
+            return Ok(None);
         };
+        self.look(spec).await;
+        let again = repository.resolve_environment(spec).await?;
+        if again.stack() == environment.stack() {
+            return Ok(None);
+        }
+        if self.changes == 0 {
+            return Err(RuntimeError::Store(StoreError::Failed {
+                location: repository.location().to_owned(),
+                reason: format!("the tag {name} was removed and made anew just now: try again"),
+            }));
+        }
+        self.changes -= 1;
+        Ok(Some(again))
+    }
+
+    /// The first of the tags that does not name any more what it named.
+    async fn changed(&self) -> Option<TagName> {
+        let local = self.local.as_ref()?;
         for (name, digest) in &self.tags {
             let versions = local.read_tag(name).await.unwrap_or_default();
             // It may have got another version on top.
-            if versions.newest_first().any(|tag| tag.target == *digest) {
-                continue;
-            }
-            let again = repository.resolve_environment(spec).await?;
-            if again.stack() != environment.stack() {
-                return Err(RuntimeError::Store(StoreError::Failed {
-                    location: repository.location().to_owned(),
-                    reason: format!("the tag {name} was removed and made anew just now: try again"),
-                }));
+            if !versions.newest_first().any(|tag| tag.target == *digest) {
+                return Some(name.clone());
             }
         }
-        Ok(())
+        None
     }
 }
 

@@ -142,12 +142,21 @@ pub async fn mount(
     let mountpoint = blocking(move || mountpoint::check(&path, options)).await?;
     let keeper = request.keeper.as_ref();
     let local = request.local(keeper.map(|keeper| &keeper.runtimes));
-    let named = Named::now(local, &request.spec).await;
-    let environment = Arc::new(repository.resolve_environment(&request.spec).await?);
-    let merging = environment::merge(Arc::clone(&environment), request.merge);
-    let (tree, reference) = tokio::join!(merging, keep(&request, &mountpoint, &environment));
-    let confirming = named.confirm(&repository, &request.spec, &environment);
-    let tree = confirming.await.and(tree);
+    let mut named = Named::now(local, &request.spec).await;
+    let mut environment = Arc::new(repository.resolve_environment(&request.spec).await?);
+    let (tree, reference) = loop {
+        let merging = environment::merge(Arc::clone(&environment), request.merge);
+        let (tree, reference) = tokio::join!(merging, keep(&request, &mountpoint, &environment));
+        let confirming = named.confirm(&repository, &request.spec, &environment);
+        match confirming.await {
+            Ok(None) => break (tree, reference),
+            Ok(Some(again)) => environment = Arc::new(again),
+            Err(error) => break (Err(error), reference),
+        }
+        if let Some(reference) = reference {
+            reference.release().await;
+        }
+    };
     drop(environment);
     if request.keeper.is_some() && reference.is_none() {
         request.reader.promote = Promote::Never;

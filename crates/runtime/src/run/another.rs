@@ -68,18 +68,22 @@ impl Another {
     pub(super) fn prepare(&self, spec: &EnvSpec) -> Result<Prepared> {
         self.handle.block_on(async {
             let local = self.request.local(self.runtimes.as_ref());
-            let named = Named::now(local, spec).await;
-            let environment = Arc::new(self.repository.resolve_environment(spec).await?);
-            let merge = self.request.merge;
-            let merging =
-                environment::merge_with(Arc::clone(&environment), self.live.clone(), merge);
-            let tree = merging.await?;
-            let before = self.keep(spec, &environment).await?;
-            let confirmed = named.confirm(&self.repository, spec, &environment).await;
-            if let Err(error) = confirmed {
+            let mut named = Named::now(local, spec).await;
+            let mut environment = Arc::new(self.repository.resolve_environment(spec).await?);
+            let (tree, before) = loop {
+                let (live, merge) = (self.live.clone(), self.request.merge);
+                let merging = environment::merge_with(Arc::clone(&environment), live, merge);
+                let tree = merging.await?;
+                let before = self.keep(spec, &environment).await?;
+                let confirmed = named.confirm(&self.repository, spec, &environment).await;
+                if let Ok(None) = confirmed {
+                    break (tree, before);
+                }
                 self.restore(before.as_ref()).await;
-                return Err(error);
-            }
+                if let Some(again) = confirmed? {
+                    environment = Arc::new(again);
+                }
+            };
             let (repository, reader) = (Arc::clone(&self.repository), self.reader.clone());
             let vfs = mount::prepare_with(repository, reader, &self.request, tree).await;
             Ok(Prepared { vfs, before })

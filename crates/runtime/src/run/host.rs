@@ -106,7 +106,11 @@ impl Host {
     ) -> Result<Option<Hosted>> {
         let mut stop = pin!(stop);
         let local = request.mount.local(request.runtimes.as_ref());
-        let named = Named::now(local, &request.mount.spec).await;
+        let mut named = Named::now(local, &request.mount.spec).await;
+        if request.kept.is_some() {
+            // Its record is not to go, not even for a moment.
+            named.follow_nothing();
+        }
         let resolving = async {
             let environment = repository.resolve_environment(&request.mount.spec).await;
             Ok::<_, RuntimeError>(Arc::new(environment?))
@@ -115,7 +119,7 @@ impl Host {
             resolved = self.unless_alone(resolving) => resolved?,
             () = &mut stop => None,
         };
-        let Some(environment) = resolved else {
+        let Some(mut environment) = resolved else {
             return Ok(None);
         };
         let mut record = request.record(&self.link)?;
@@ -126,14 +130,23 @@ impl Host {
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         request.describe(&mut record, directory.path());
         let control = Control::new(directory.path()).map_err(failed)?;
-        record.status.stack = environment.stack().iter().rev().copied().collect();
         let live = live::binds(&request.live)?;
-        let merging =
-            environment::merge_with(Arc::clone(&environment), live.clone(), request.mount.merge);
-        let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
-        let reference = reference?;
-        let confirming = named.confirm(&repository, &request.mount.spec, &environment);
-        let tree = confirming.await.and(tree);
+        let (tree, reference) = loop {
+            record.status.stack = environment.stack().iter().rev().copied().collect();
+            let (points, merge) = (live.clone(), request.mount.merge);
+            let merging = environment::merge_with(Arc::clone(&environment), points, merge);
+            let (tree, reference) = tokio::join!(merging, keep(&request, &record, &environment));
+            let reference = reference?;
+            let confirming = named.confirm(&repository, &request.mount.spec, &environment);
+            match confirming.await {
+                Ok(None) => break (tree, reference),
+                Ok(Some(again)) => environment = Arc::new(again),
+                Err(error) => break (Err(error), reference),
+            }
+            if let Some(reference) = reference {
+                reference.release().await;
+            }
+        };
         if reference.is_none() {
             request.mount.reader.promote = Promote::Never;
             request.runtimes = None;
