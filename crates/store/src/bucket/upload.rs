@@ -13,7 +13,7 @@
 //! Memory: [`PARTS`] parts, of all uploads of the repository together, and a little for each payload
 //! that has only begun to come. Who waits for room holds none, so some upload always goes on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use farseek_object::{Digest, Hasher};
@@ -65,18 +65,28 @@ pub(super) struct Uploader {
     bucket: Bucket,
     keys: Keys,
     room: Arc<Semaphore>,
+    spare: Arc<Mutex<Weak<Spare>>>,
 }
 
 /// Bytes that are collected, with the room they take.
 struct Collected {
     bytes: BytesMut,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// The memory of parts that were sent, for those that come. An allocator keeps so large a piece back
 /// for a while where it is freed on another thread, and a part each is soon twice what is in use.
-#[derive(Clone, Default)]
-struct Spare(Arc<Mutex<Vec<BytesMut>>>);
+///
+/// Whoever takes and gives has room for a part meanwhile, so what is here and what is in use have room
+/// together. All who send parts share it, and it goes with the last of them.
+#[derive(Default)]
+struct Spare(Mutex<Vec<BytesMut>>);
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spare")
+    }
+}
 
 impl Spare {
     /// Room for `length` bytes.
@@ -135,7 +145,22 @@ impl Incoming {
 impl Uploader {
     pub(super) fn new(bucket: Bucket, keys: Keys) -> Self {
         let room = Arc::new(Semaphore::new(PARTS));
-        Self { bucket, keys, room }
+        Self {
+            bucket,
+            keys,
+            room,
+            spare: Arc::default(),
+        }
+    }
+
+    /// What all have in common who send parts now.
+    fn spare(&self) -> Arc<Spare> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *spare = Arc::downgrade(&new);
+            new
+        })
     }
 
     async fn room(&self, units: u32) -> OwnedSemaphorePermit {
@@ -153,12 +178,18 @@ impl Uploader {
         };
         let mut first = Collected {
             bytes: BytesMut::new(),
-            _room: None,
+            room: None,
         };
+        let spare = self.spare();
         let mut is_full = incoming.fill(&mut first.bytes, FREE).await?;
         if is_full {
-            first._room = Some(self.room(units(0)).await);
-            first.bytes.reserve(PART - FREE);
+            let room = self.room(units(0)).await;
+            let mut bytes = spare.take(PART);
+            bytes.extend_from_slice(&first.bytes);
+            first = Collected {
+                bytes,
+                room: Some(room),
+            };
             is_full = incoming.fill(&mut first.bytes, PART).await?;
         }
         if is_full {
@@ -169,7 +200,12 @@ impl Uploader {
             (None, hasher) => hasher.expect("one of them is there").finish(),
         };
         let key = self.keys.of(Shelf::Payloads, &digest);
-        self.bucket.write(&key, first.bytes.freeze()).await?;
+        let Collected { bytes, room } = first;
+        let bytes = bytes.freeze();
+        self.bucket.write(&key, bytes.clone()).await?;
+        if room.is_some() {
+            spare.give(bytes);
+        }
         Ok((digest, incoming.size))
     }
 
@@ -211,9 +247,10 @@ impl Uploader {
             hasher: Some(Hasher::new()),
             size: 0,
         };
+        let room = self.room(units(0)).await;
         let mut first = Collected {
-            bytes: BytesMut::new(),
-            _room: Some(self.room(units(0)).await),
+            bytes: self.spare().take(PART),
+            room: Some(room),
         };
         incoming.fill(&mut first.bytes, PART).await?;
         let sent = self.send_checked(&key, first, incoming, Some(digest));
@@ -233,7 +270,7 @@ impl Uploader {
         incoming: Incoming,
         digest: Option<&Digest>,
     ) -> Result<Incoming> {
-        let upload = Upload::begin(&self.bucket, &self.keys, key).await?;
+        let upload = Upload::begin(&self.bucket, &self.keys, self.spare(), key).await?;
         let sent = self.send_parts(&upload, first, incoming).await;
         let ended = match sent {
             Err(error) => Err(error),
@@ -278,7 +315,7 @@ impl Uploader {
             let room = self.room(units(number)).await;
             part = Collected {
                 bytes: upload.spare.take(length),
-                _room: Some(room),
+                room: Some(room),
             };
             is_full = incoming.fill(&mut part.bytes, length).await?;
         }
@@ -311,18 +348,18 @@ struct Upload {
     key: Path,
     record: Path,
     begun: Arc<Begun>,
-    spare: Spare,
+    spare: Arc<Spare>,
 }
 
 impl Upload {
-    async fn begin(bucket: &Bucket, keys: &Keys, key: &Path) -> Result<Self> {
+    async fn begin(bucket: &Bucket, keys: &Keys, spare: Arc<Spare>, key: &Path) -> Result<Self> {
         let begun = bucket.begin_parts(key).await?;
         let upload = Self {
             bucket: bucket.clone(),
             key: key.clone(),
             record: keys.at(UPLOADS, &Uuid::new_v4().to_string()),
             begun: Arc::new(begun),
-            spare: Spare::default(),
+            spare,
         };
         let record = Bytes::from(record_text(key, &upload.begun.id));
         if let Err(error) = bucket.write(&upload.record, record).await {
@@ -338,9 +375,9 @@ impl Upload {
         part: Collected,
     ) -> impl Future<Output = Result<(usize, PartId)>> + Send + 'static {
         let (bucket, key) = (self.bucket.clone(), self.key.clone());
-        let (begun, spare) = (Arc::clone(&self.begun), self.spare.clone());
+        let (begun, spare) = (Arc::clone(&self.begun), Arc::clone(&self.spare));
         async move {
-            let Collected { bytes, _room } = part;
+            let Collected { bytes, room: _room } = part;
             let bytes = bytes.freeze();
             let sent = bucket.write_part(&key, &begun.id, number, bytes.clone());
             let sent = sent.await?;

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use farseek_object::{Digest, DigestStrategy, Encoding, Header, Object};
-use farseek_store::{Repository, StoreError};
+use farseek_store::{CopyOptions, Progress, Repository, StoreError, copy};
 
 use crate::graph::{contents, digest, manifest, name, put, put_blob};
 use crate::watched::{Spoil, Watched};
-use crate::{checked, copy_missing, memory};
+use crate::{checked, copy_missing, items, memory};
 
 /// Bytes of a range, and how many of them the smallest payload has that comes so.
 const PIECE: usize = 8 << 20;
@@ -63,6 +64,8 @@ async fn a_large_payload_comes_in_ranges() {
     a_range_that_breaks_off_is_gone_on_with().await;
     what_is_wrong_is_kept_out().await;
     a_source_without_ranges_is_read_as_one().await;
+    so_is_one_that_does_otherwise_from_then_on().await;
+    what_comes_of_the_first_is_given_out_at_once().await;
     a_small_payload_is_one_answer().await;
 }
 
@@ -91,10 +94,12 @@ async fn a_range_that_breaks_off_is_gone_on_with() {
         .await
         .unwrap();
     let asked = asked(&from, &payload);
-    let again = asked.iter().filter(|start| **start == 2 * PIECE);
-    assert_eq!(again.count(), 2, "{asked:?}");
-    let once = asked.iter().filter(|start| **start < 2 * PIECE);
-    assert_eq!(once.count(), 2, "{asked:?}");
+    // From the middle of the third, which is as far as it had come.
+    let again = 2 * PIECE + PIECE / 2;
+    let before = asked.iter().filter(|start| **start < again);
+    let before: Vec<_> = before.copied().collect();
+    assert_eq!(before, [0, PIECE, 2 * PIECE], "{asked:?}");
+    assert!(asked.contains(&again), "{asked:?}");
     assert_eq!(checked(to.clone()).await.problems, []);
     assert_eq!(
         to.payload_size(&payload).await.unwrap(),
@@ -135,6 +140,53 @@ async fn a_source_without_ranges_is_read_as_one() {
         .unwrap();
     assert_eq!(asked(&from, &digest(&text)), [0, 0]);
     assert_eq!(checked(to).await.problems, []);
+}
+
+async fn so_is_one_that_does_otherwise_from_then_on() {
+    let text = text(PIECES * PIECE + 7);
+    let payload = digest(&text);
+    let place = 2 * PIECE as u64;
+    for (spoil, start) in [
+        (Spoil::Whole, place),
+        (Spoil::RefuseParts, place),
+        (Spoil::RefuseParts, 0),
+    ] {
+        let (from, to) = (source(&text).await, memory());
+        from.spoil_from(payload, spoil, start);
+        let copied = copy_missing(from.clone(), to.clone(), "large").await;
+        copied.unwrap();
+        let asked = asked(&from, &payload);
+        let again = asked.iter().filter(|asked| **asked as u64 == start);
+        assert_eq!(again.count(), 2, "{spoil:?}: {asked:?}");
+        assert_eq!(checked(to).await.problems, [], "{spoil:?}");
+    }
+}
+
+/// Whoever sees no progress gives up, so what comes of a range on a slow line must not wait for all of it.
+async fn what_comes_of_the_first_is_given_out_at_once() {
+    let text = text(PIECES * PIECE);
+    let (from, to) = (source(&text).await, memory());
+    from.spoil_from(digest(&text), Spoil::Halt, 0);
+    let come = Arc::new(Come::default());
+    let progress = come.clone();
+    let copying = tokio::spawn(async move {
+        let (wanted, options) = (items("large"), CopyOptions::default());
+        copy(from, to, &wanted, options, progress).await
+    });
+    while come.0.load(Ordering::SeqCst) < PIECE as u64 / 2 {
+        tokio::task::yield_now().await;
+    }
+    copying.abort();
+}
+
+/// How many bytes have come.
+#[derive(Debug, Default)]
+struct Come(AtomicU64);
+
+impl Progress for Come {
+    fn stored(&self, _: u64, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::SeqCst);
+    }
 }
 
 async fn a_small_payload_is_one_answer() {

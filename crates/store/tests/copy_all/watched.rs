@@ -28,6 +28,12 @@ pub(crate) enum Spoil {
     BreakOff,
     /// The first byte that is asked for is left out, and that is said.
     BeginLate,
+    /// All of it comes, whatever is asked for.
+    Whole,
+    /// Whoever asks for a part is told that this makes no sense.
+    RefuseParts,
+    /// Nothing comes after the middle, and nothing is said.
+    Halt,
 }
 
 /// Calls are numbered over all repositories that share this.
@@ -184,9 +190,10 @@ fn spoilt(payload: Payload, spoil: Spoil) -> Payload {
             .body
             .chain(stream::iter([Ok(Bytes::from_static(b"x"))]))
             .boxed(),
+        Spoil::Halt => cut(payload.body, size / 2).chain(stream::pending()).boxed(),
         Spoil::BreakOff => cut(payload.body, size / 2).chain(broken).boxed(),
         // It is asked for so.
-        Spoil::BeginLate => payload.body,
+        Spoil::BeginLate | Spoil::Whole | Spoil::RefuseParts => payload.body,
     };
     Payload { body, ..payload }
 }
@@ -270,6 +277,16 @@ impl Repository for Watched {
         };
         let spoil = self.spoilt.lock().unwrap().get(digest).copied();
         let spoil = spoil.filter(|_| spoilt_from.is_none_or(|start| start == range.start));
+        if spoil == Some(Spoil::RefuseParts) && range.end < u64::MAX {
+            return Err(StoreError::Corrupt {
+                location: "the source".into(),
+                reason: "it knows no ranges".into(),
+            });
+        }
+        let range = match spoil {
+            Some(Spoil::Whole) => 0..u64::MAX,
+            _ => range,
+        };
         let later = u64::from(spoil == Some(Spoil::BeginLate));
         let range = range.start + later..range.end;
         let payload = self.inner.get_payload(digest, range).await?;

@@ -50,12 +50,11 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
 }
 
 pub(super) fn is_error(text: &[u8]) -> bool {
-    let start = String::from_utf8_lossy(&text[..text.len().min(1024)]);
-    start
-        .trim_start_matches(BYTE_ORDER)
-        .trim_start()
-        .starts_with('<')
-        && start.contains("<Error>")
+    // Some send white space for as long as they are at it.
+    let start = text.trim_ascii_start();
+    let start = String::from_utf8_lossy(&start[..start.len().min(1024)]);
+    let start = start.trim_start_matches(BYTE_ORDER).trim_start();
+    start.starts_with('<') && start.contains("<Error>")
 }
 
 /// What Azure puts before its XML.
@@ -196,6 +195,8 @@ mod tests {
             "the server answered 404 NoSuchBucket (Nosuch)"
         );
         assert!(is_error(xml) && !is_error(b"<CopyObjectResult/>"));
+        let late = [&b" \n".repeat(1000)[..], xml].concat();
+        assert!(is_error(&late));
         for page in ["<!DOCTYPE html><p>Log in", " <HTML>"] {
             let trouble = refused(StatusCode::OK, false, page.as_bytes());
             assert!(matches!(trouble, Trouble::Page { status: 200 }), "{page}");
