@@ -46,6 +46,8 @@ pub struct BucketServer {
     root: PathBuf,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
+    /// Ends with this, not with the last of the requests.
+    _azurite: Option<Azurite>,
 }
 
 #[derive(Debug)]
@@ -96,11 +98,12 @@ impl BucketServer {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let azurite = (cloud == Cloud::Azure).then(|| Azurite::start(Self::BUCKET));
         let shared = Arc::new(Shared {
             cloud,
-            store: match cloud {
-                Cloud::S3 | Cloud::Google => Store::here(&root, Arc::clone(&public))?,
-                Cloud::Azure => Store::There(Azurite::start(Self::BUCKET)),
+            store: match &azurite {
+                Some(azurite) => Store::There(azurite.address()),
+                None => Store::here(&root, Arc::clone(&public))?,
             },
             google: (cloud == Cloud::Google).then(Google::new),
             log: Log::default(),
@@ -119,6 +122,7 @@ impl BucketServer {
             root,
             shared,
             runtime: Some(runtime),
+            _azurite: azurite,
         })
     }
 

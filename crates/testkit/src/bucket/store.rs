@@ -19,13 +19,13 @@ use tokio::net::TcpStream;
 use super::BucketServer;
 use super::answer::AnswerBody;
 use super::google::Admitted;
-use crate::azurite::Azurite;
 
 /// Who keeps the bucket.
 #[derive(Debug)]
 pub(super) enum Store {
     Here(S3Service),
-    There(Azurite),
+    /// Somebody else, at this address.
+    There(SocketAddr),
 }
 
 impl Store {
@@ -50,7 +50,7 @@ impl Store {
                 let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
                 Ok(answer.map(|body| AnswerBody::new(body.map_err(io::Error::other))))
             }
-            Self::There(azurite) => forward(azurite.address(), request).await,
+            Self::There(address) => forward(*address, request).await,
         }
     }
 }
