@@ -415,4 +415,47 @@ mod tests {
         pushed.unwrap();
         drop(writing);
     }
+
+    /// Beside somebody who cleans, whose sweep looks for others in the next `permit`.
+    #[tokio::test]
+    async fn a_call_that_comes_too_early_is_answered_and_the_hold_is_taken_all_the_same() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let on_bucket = || {
+            let store = Arc::clone(&store);
+            let bucket = crate::bucket::BucketRepository::over(store, "s3://bucket", "", None);
+            Arc::new(bucket.unwrap())
+        };
+        let cleaner = on_bucket();
+        cleaner.restore().await.unwrap();
+        let repository: Shared = on_bucket();
+        let mut holder = Holder::new(Arc::clone(&repository), QUIET);
+        Arc::get_mut(&mut holder).unwrap().answers = Duration::from_millis(50);
+        for _ in 0..3 {
+            let early = holder.writing().await.err().unwrap();
+            assert!(matches!(early, StoreError::Unavailable { .. }), "{early}");
+            assert!(early.to_string().contains("somebody cleans the bucket"));
+        }
+        // A minute since the first call: the key of the server stays, and the clean stops.
+        asleep::sleep(Duration::from_secs(61));
+        let is_held = async || {
+            use object_store::ObjectStore as _;
+            let listed = store.list_with_delimiter(Some(&"holds".into())).await;
+            !listed.unwrap().objects.is_empty()
+        };
+        let mut looked = 0;
+        while !is_held().await {
+            looked += 1;
+            assert!(looked < 1000, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cleaner.finish().await;
+        while holder.state().holds.is_empty() {
+            looked += 1;
+            assert!(looked < 1000, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(holder.writing().await.unwrap());
+        holder.end().await;
+        assert!(!is_held().await);
+    }
 }
