@@ -16,6 +16,9 @@ use crate::output::Output;
 /// How long blocking work that was given up may take to end.
 const TO_TIDY_UP: Duration = Duration::from_secs(2);
 
+/// How long it may take to take back what others see of us: keys in buckets.
+const TO_LET_GO: Duration = Duration::from_secs(3);
+
 /// Runs the command to its end and shows all it printed.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     let environment = Environment::of_process();
@@ -51,6 +54,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let done = runtime.block_on(commands::run(command, &mut app));
     // What was printed before a failure is shown too; its own failure matters less.
     let shown = app.output.finish();
+    // What others see of what was given up is taken back; a bucket that hangs must not hold the process.
+    let gone = farseek_store::nothing_lingers();
+    runtime.block_on(async { tokio::time::timeout(TO_LET_GO, gone).await.ok() });
     // What was given up removes its temporary files; a disk that hangs must not hold the process.
     runtime.shutdown_timeout(TO_TIDY_UP);
     done.and(shown)

@@ -409,15 +409,17 @@ impl Repository for BucketRepository {
         Some(self)
     }
 
-    /// Where none can be made for lack of rights, what is to be written will hardly be, either.
+    /// Whoever may not hold it may not write to it either: a clean may be at work that would not know
+    /// of it.
     async fn hold(&self) -> Result<Hold> {
-        match self.exclusion.hold(|| self.presence.forget()).await {
-            Err(error @ StoreError::Denied { .. }) => {
-                tracing::info!("the repository is not held: {}", error.with_causes());
-                Ok(Hold::default())
-            }
-            hold => hold,
-        }
+        let held = self.exclusion.hold(|| self.presence.forget()).await;
+        held.map_err(|error| match error {
+            StoreError::Denied { location, reason } => StoreError::Denied {
+                location,
+                reason: format!("{reason} (who writes to a bucket has to put, delete and list)"),
+            },
+            error => error,
+        })
     }
 
     fn upkeep(&self) -> Option<&dyn Upkeep> {

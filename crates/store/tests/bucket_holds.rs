@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,8 +14,9 @@ use farseek_object::{
     Blob, Digest, DirectoryBuilder, EntryName, EnvItem, Header, Layer, NewEntry, Object, TagName,
 };
 use farseek_store::{
-    CleanOptions, CleanSummary, CopyOptions, Location, MemoryRepository, OpenOptions, PutOptions,
-    Repository, Result, copy, open, plan_clean, sweep,
+    Access, CleanOptions, CleanSummary, CopyOptions, Location, MemoryRepository, OpenOptions,
+    PutOptions, Repository, Result, Right, SpfsServer, SpfsServerOptions, StoreError, copy,
+    nothing_lingers, open, plan_clean, sweep,
 };
 use farseek_testkit::{BucketFault, BucketRule, BucketServer};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -108,7 +110,11 @@ async fn read(repository: &dyn Repository, digest: &Digest) -> Result<Bytes> {
 
 /// The keys of those who clean, as files.
 fn cleaners(server: &BucketServer) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(server.folder().join("site/cleans")) else {
+    keys_in(server, "cleans")
+}
+
+fn keys_in(server: &BucketServer, folder: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(server.folder().join("site").join(folder)) else {
         return Vec::new();
     };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -241,6 +247,118 @@ async fn what_was_pushed_by_its_digest_stays_for_a_while_as_on_disk() {
     all.iter().for_each(|folder| make_old(folder));
     let cleaned = clean().await.unwrap();
     assert_eq!((cleaned.objects, cleaned.payloads), (3, 1));
+}
+
+/// Whoever may not do all that a hold takes pushes nothing: neither beside a clean, nor blindly.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_delete_or_list_writes_nothing_beside_a_clean() {
+    for refused in ["DeleteObject site/holds/", "ListObjects site/cleans"] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = BucketServer::start(directory.path());
+        let cleaner = on(&server).await;
+        cleaner.upkeep().unwrap().restore().await.unwrap();
+        server.set_faults([BucketRule::new(
+            refused,
+            BucketFault::refuse("AccessDenied"),
+        )]);
+        let bucket = on(&server).await;
+        let is_denied = |error: StoreError| {
+            let said = error.to_string();
+            assert!(matches!(error, StoreError::Denied { .. }), "{said}");
+            assert!(said.contains("put, delete and list"), "{said}");
+        };
+        is_denied(bucket.hold().await.unwrap_err());
+        is_denied(
+            bucket
+                .push_tag(&name(), &Digest::NULL, "me")
+                .await
+                .unwrap_err(),
+        );
+        server.set_faults([]);
+        nothing_lingers().await;
+        cleaner.upkeep().unwrap().finish().await;
+        assert!(bucket.read_tag(&name()).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_given_up_while_its_hold_is_written_leaves_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let bucket = on(&server).await;
+    let writes = "PutObject site/holds/";
+    let slow = BucketFault::Delay(Duration::from_millis(500));
+    server.set_faults([BucketRule::new(writes, slow)]);
+    let holding = tokio::spawn(async move { bucket.hold().await.map(drop) });
+    until("it is on its way", || server.count(writes) > 0).await;
+    holding.abort();
+    assert!(holding.await.unwrap_err().is_cancelled());
+    nothing_lingers().await;
+    assert_eq!(server.count("DeleteObject site/holds/"), 1);
+    assert_eq!(keys_in(&server, "holds"), [""; 0].map(PathBuf::from));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_clean_does_not_wait_for_those_that_were_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let (cleaner, bucket) = (on(&server).await, on(&server).await);
+    cleaner.upkeep().unwrap().restore().await.unwrap();
+    let killed = server.folder().join("site/cleans").join("0".repeat(36));
+    std::fs::write(&killed, "").unwrap();
+    make_old(&killed);
+    let holding = tokio::spawn(async move { bucket.hold().await.unwrap().release().await });
+    until("it gives way", || {
+        server.count("DeleteObject site/holds/") > 0
+    })
+    .await;
+    assert!(!holding.is_finished());
+    cleaner.upkeep().unwrap().finish().await;
+    assert_eq!(cleaners(&server), [killed]);
+    // It looks twice a second; it would wait for a minute.
+    let waited = tokio::time::timeout(Duration::from_secs(30), holding).await;
+    waited.expect("nobody cleans any more").unwrap();
+}
+
+/// A server of `repository` that lets everybody do everything, and a client of it.
+async fn served(repository: Arc<dyn Repository>) -> (SpfsServer, Arc<dyn Repository>) {
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let options = SpfsServerOptions {
+        access: Access::anyone(Right::Write),
+        ..SpfsServerOptions::default()
+    };
+    let server = SpfsServer::bind(repository, anywhere, anywhere, options);
+    let server = server.await.unwrap();
+    let location = format!("grpc://{}", server.grpc_addr()).parse().unwrap();
+    let client = open(&location, &OpenOptions::default()).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_ended_holds_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = BucketServer::start(directory.path());
+    let (mut server, client) = served(on(&bucket).await).await;
+    put_blob(&*client, Bytes::from("sent through a server")).await;
+    assert_eq!(keys_in(&bucket, "holds").len(), 1, "for a while");
+    // Who gives up waiting, to ask for the end, waits for it all the same.
+    assert!(futures::poll!(std::pin::pin!(server.wait())).is_pending());
+    server.shutdown();
+    server.wait().await.unwrap();
+    assert_eq!(keys_in(&bucket, "holds").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_may_only_be_read_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = BucketServer::start(directory.path());
+    let repository = on(&bucket).await;
+    let blob = put_blob(&*repository, Bytes::from("to be read")).await;
+    bucket.set_faults([BucketRule::writes(BucketFault::refuse("AccessDenied"))]);
+    let (_server, client) = served(repository).await;
+    assert!(client.has_object(&blob).await.unwrap());
+    let pushed = client.push_tag(&name(), &blob, "me").await.unwrap_err();
+    assert!(matches!(pushed, StoreError::Denied { .. }), "{pushed}");
 }
 
 /// What may happen to the body of an answer on its way.

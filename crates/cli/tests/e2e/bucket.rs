@@ -2,6 +2,7 @@
 
 mod clouds;
 mod killed;
+mod ended;
 mod mounted;
 mod refused;
 mod requests;

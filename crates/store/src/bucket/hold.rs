@@ -9,7 +9,7 @@
 //! - *A writer who sees a cleaner* removes its key again and waits, for a minute. So writers who come
 //!   one after the other do not keep a bucket from ever being cleaned. After that it leaves its key
 //!   there and waits: a cleaner who is under way and sees a key that stays stops after one of its
-//!   steps.
+//!   steps. It waits for the keys of cleaners that count, and for no other.
 //! - *Nobody who was killed* is in the way for long: a key that is not written anew counts no more
 //!   after a time, by the server's clock. Whoever was stopped so long that its own key may not count
 //!   any more does not go on: a cleaner removes nothing, a writer puts no tag. That time is counted
@@ -18,6 +18,10 @@
 //!   given up on its way, or an attempt at it had no answer, it is not removed at all, and writers
 //!   wait until it counts no more. So with a tag that was given up, and the key of its writer.
 //!
+//! - *Who may not do all of this* does not write: a writer who may not remove its key, or not list
+//!   those of cleaners, cannot go out of anybody's way. There is no writing without a hold.
+//! - *Who is given up on its way in* takes its key away again, after what was on its way has ended.
+//!
 //! Neither can wait for the other for ever: a writer who waits has no key at first, and a cleaner who
 //! waits gives up. All of it is explored in `model.rs`, where each rule is shown to be needed.
 //!
@@ -25,6 +29,8 @@
 //! Garage with its usual quorums.
 
 mod renewed;
+mod seen;
+mod entering;
 mod sweep;
 mod tagging;
 mod writer;

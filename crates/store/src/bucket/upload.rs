@@ -20,6 +20,7 @@ use farseek_object::{Digest, Hasher};
 use futures::TryStreamExt;
 use object_store::multipart::PartId;
 use object_store::path::Path;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use super::handle::{Begun, Bucket};
 use super::keys::Keys;
 use crate::error::{Result, StoreError};
+use crate::lingering::Lingering;
 use crate::payload::{Body, PutOptions};
 use crate::upkeep::Shelf;
 
@@ -349,6 +351,7 @@ struct Upload {
     record: Path,
     begun: Arc<Begun>,
     spare: Arc<Spare>,
+    open: Option<Lingering>,
 }
 
 impl Upload {
@@ -360,6 +363,7 @@ impl Upload {
             record: keys.at(UPLOADS, &Uuid::new_v4().to_string()),
             begun: Arc::new(begun),
             spare,
+            open: Some(Lingering::new()),
         };
         let record = Bytes::from(record_text(key, &upload.begun.id));
         if let Err(error) = bucket.write(&upload.record, record).await {
@@ -392,19 +396,41 @@ impl Upload {
             .await
     }
 
-    /// Gives the parts up unless it `has_ended`, and removes the record. Where that fails, a clean
-    /// finds it.
-    async fn close(&self, has_ended: bool) {
-        let dropped = match has_ended {
-            true => Ok(()),
-            false => self.bucket.drop_parts(&self.key, &self.begun.id).await,
-        };
-        let closed = match dropped {
-            Ok(()) => self.bucket.remove(&self.record).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = closed {
-            tracing::info!("left for a clean: {}", error.with_causes());
+    /// Gives the parts up unless it `has_ended`, and removes the record.
+    async fn close(mut self, has_ended: bool) {
+        self.closing(has_ended).await;
+        self.open = None;
+    }
+
+    /// Does so. Where it fails, a clean finds it.
+    fn closing(&self, has_ended: bool) -> impl Future<Output = ()> + Send + 'static {
+        let (bucket, key) = (self.bucket.clone(), self.key.clone());
+        let (begun, record) = (Arc::clone(&self.begun), self.record.clone());
+        async move {
+            let dropped = match has_ended {
+                true => Ok(()),
+                false => bucket.drop_parts(&key, &begun.id).await,
+            };
+            let closed = match dropped {
+                Ok(()) => bucket.remove(&record).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = closed {
+                tracing::info!("left for a clean: {}", error.with_causes());
+            }
+        }
+    }
+}
+
+impl Drop for Upload {
+    /// One that is given up on its way is closed as soon as may be.
+    fn drop(&mut self) {
+        if let (Some(open), Ok(runtime)) = (self.open.take(), Handle::try_current()) {
+            let closing = self.closing(false);
+            runtime.spawn(async move {
+                closing.await;
+                drop(open);
+            });
         }
     }
 }

@@ -142,6 +142,7 @@ pub struct SpfsServer {
     counters: Arc<Counters>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    holder: Arc<Holder>,
 }
 
 impl SpfsServer {
@@ -168,7 +169,8 @@ impl SpfsServer {
         };
         let holder = Holder::new(Arc::clone(&repository), options.hold_after_write);
         let gate = Arc::new(gate(&repository, &holder, http, &counters, &options));
-        let transfer = Arc::new(transfer(repository, holder, &counters, &options));
+        let transfer = Arc::clone(&holder);
+        let transfer = Arc::new(self::transfer(repository, transfer, &counters, &options));
         let (most, of_one) = (
             options.limits.max_connections,
             options.max_connections_of_one,
@@ -193,6 +195,7 @@ impl SpfsServer {
             counters,
             stop,
             tasks,
+            holder,
         })
     }
 
@@ -217,21 +220,28 @@ impl SpfsServer {
         self.stop.send_replace(true);
     }
 
-    /// Waits until the server has ended. Where one listener ends, the other one does, too.
+    /// Waits until the server has ended, and holds the repository no more. Where one listener ends,
+    /// the other one does, too. Who gives this up may wait again.
     ///
     /// # Errors
     /// `Failed` where nobody has asked for the end.
     pub async fn wait(&mut self) -> Result<()> {
-        let tasks = std::mem::take(&mut self.tasks);
-        if tasks.is_empty() {
+        let ended = self.listeners_ended().await;
+        self.holder.end().await;
+        ended
+    }
+
+    async fn listeners_ended(&mut self) -> Result<()> {
+        if self.tasks.is_empty() {
             return Ok(());
         }
-        let (ended, _, rest) = futures::future::select_all(tasks).await;
-        self.tasks = rest;
+        let (ended, first, _) = futures::future::select_all(self.tasks.iter_mut()).await;
+        self.tasks.remove(first);
         let was_asked = self.stop.send_replace(true);
-        while let Some(task) = self.tasks.pop() {
+        while let Some(task) = self.tasks.last_mut() {
             // It fails only where the runtime is going down, or by a panic that is told already.
             let _ = task.await;
+            self.tasks.pop();
         }
         match (ended, was_asked) {
             (Ok(()), true) => Ok(()),

@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::entering::Entering;
 use super::renewed::Renewed;
-use super::{CLEAN_COUNTS, CLEANS, Exclusion, HOLD_RENEWED, HOLDS, LOOKED, is_within};
+use super::seen::Seen;
+use super::{CLEAN_COUNTS, CLEANS, Exclusion, HOLD_RENEWED, HOLDS, LOOKED};
 use crate::boot_instant::BootInstant;
 use crate::bucket::handle::Bucket;
 use crate::error::{Result, StoreError};
+use crate::lingering::Lingering;
 use crate::upkeep::Hold;
 
 /// How long after a hold was taken others come to share it. So who never rests and takes a new hold
@@ -29,39 +33,45 @@ const SHARED: Duration = Duration::from_secs(50 * 60);
 /// How long a writer keeps out of the way of a clean, before it makes it stop.
 const GIVES_WAY: Duration = Duration::from_secs(60);
 
+/// How often a writer who makes a clean stop writes its key, which some object stores let nobody do
+/// more than once a second. It is there all the time.
+const REWRITTEN: Duration = Duration::from_secs(2);
+
 /// How long a writer waits for a clean in all.
 const WAITS: Duration = Duration::from_secs(60 + 2 * CLEAN_COUNTS.as_secs());
 
-/// A hold of this process, which those have who share it.
+/// A hold of this process, which those have who share it. The key stays where it is not
+/// [released](Self::release): it counts for a while.
 #[derive(Debug)]
 pub(super) struct Held {
     bucket: Bucket,
     key: Path,
     renewed: Renewed,
     renewing: JoinHandle<()>,
+    /// Dropped when the key is to be written anew no more.
+    renews: oneshot::Sender<()>,
     /// Whether a tag may be yet to come that was given up.
     is_unsettled: AtomicBool,
+    _lingering: Lingering,
 }
 
 impl Held {
     /// Gives it up.
     async fn release(self) {
-        // It must not be written again after it is gone.
-        self.renewing.abort();
+        // It must not be written again after it is gone: what is on its way is waited for.
+        drop(self.renews);
+        self.renewing.await.ok();
         if self.is_unsettled.load(Ordering::SeqCst) {
             tracing::info!("a clean waits, for a tag was given up on its way");
             return;
         }
-        if let Err(error) = self.bucket.remove(&self.key).await {
-            tracing::info!("a clean waits for a while: {}", error.with_causes());
+        match self.bucket.remove(&self.key).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Denied { .. }) => {
+                tracing::warn!("a clean waits for ten minutes: {}", error.with_causes());
+            }
+            Err(error) => tracing::info!("a clean waits for a while: {}", error.with_causes()),
         }
-    }
-}
-
-impl Drop for Held {
-    /// The key stays where this is not [released](Self::release): it counts for a while.
-    fn drop(&mut self) {
-        self.renewing.abort();
     }
 }
 
@@ -154,23 +164,27 @@ impl Exclusion {
     async fn new_hold(&self, begun: impl FnOnce() + Send) -> Result<Arc<Held>> {
         let key = self.keys.at(HOLDS, &Uuid::new_v4().to_string());
         self.stop_sweep().await;
-        let entered = self.enter(&key).await;
-        let (began, goes_on) = match entered {
+        let mut entering = Entering::new(self.bucket.clone(), key);
+        let (began, goes_on) = match self.enter(&mut entering).await {
             Ok(entered) => entered,
             Err(error) => {
                 // It does not keep others from anything for long.
-                self.bucket.remove(&key).await.ok();
+                entering.remove().await.ok();
                 return Err(error);
             }
         };
+        let (key, lingering) = entering.entered();
         let renewed = Renewed::new(began);
-        let renewing = renew(self.bucket.clone(), key.clone(), renewed.clone());
+        let (renews, stopped) = oneshot::channel();
+        let renewing = renew(self.bucket.clone(), key.clone(), renewed.clone(), stopped);
         let held = Arc::new(Held {
             bucket: self.bucket.clone(),
             key,
             renewed: renewed.clone(),
             renewing: tokio::spawn(renewing),
+            renews,
             is_unsettled: AtomicBool::new(false),
+            _lingering: lingering,
         });
         if !goes_on {
             begun();
@@ -185,58 +199,70 @@ impl Exclusion {
 
     /// Writes a key when no cleaner is at it. Returns since when it counts, and whether an older hold
     /// of ours has counted until then.
-    async fn enter(&self, key: &Path) -> Result<(BootInstant, bool)> {
+    async fn enter(&self, entering: &mut Entering) -> Result<(BootInstant, bool)> {
         let arrived = BootInstant::now();
+        let mut began = entering.write().await?;
+        let mut is_told = false;
         loop {
-            let began = BootInstant::now();
-            self.bucket.write(key, Bytes::new()).await?;
             // While one of ours counts no cleaner is at it, though one may wait for us.
             if self.is_held() {
                 return Ok((began, true));
             }
-            let Some(cleaner) = self.cleaner(key).await? else {
+            let Some(cleaner) = self.cleaner(entering.key()).await? else {
                 return Ok((began, false));
             };
+            if !std::mem::replace(&mut is_told, true) {
+                self.tell_of(&cleaner);
+            }
             let waited = arrived.elapsed();
             if waited < GIVES_WAY {
-                self.bucket.remove(key).await?;
-                self.give_way(arrived).await?;
+                entering.remove().await?;
+                self.give_way(cleaner, arrived).await?;
             } else if waited < WAITS {
                 sleep(LOOKED).await;
             } else {
                 return Err(StoreError::Failed {
-                    location: self.bucket.shown(&cleaner),
+                    location: self.bucket.shown(cleaner.key()),
                     reason: "the clean that has written this does not stop".to_owned(),
                 });
+            }
+            if !entering.is_there() || began.elapsed() >= REWRITTEN {
+                began = entering.write().await?;
             }
         }
     }
 
-    /// Waits, without a key that would be in its way, until no cleaner is at it, or for long enough.
-    async fn give_way(&self, arrived: BootInstant) -> Result<()> {
+    fn tell_of(&self, cleaner: &Seen) {
         tracing::warn!(
-            "somebody cleans the bucket: waiting for that for up to {} s",
-            GIVES_WAY.as_secs()
+            "somebody cleans the bucket (by {}): waiting for that for a minute, or until it counts no \
+             more ({} minutes)",
+            self.bucket.shown(cleaner.key()),
+            CLEAN_COUNTS.as_secs() / 60
         );
+    }
+
+    /// Waits, without a key that would be in its way, until `cleaner` is not at it, or for long
+    /// enough. Keys of others, who were killed perhaps, are not waited for.
+    async fn give_way(&self, mut cleaner: Seen, arrived: BootInstant) -> Result<()> {
         while arrived.elapsed() < GIVES_WAY {
             sleep(LOOKED).await;
-            if self.list(CLEANS).await?.is_empty() {
-                break;
+            let listed = self.list(CLEANS).await?;
+            match cleaner.again(&listed, CLEAN_COUNTS) {
+                Some(again) => cleaner = again,
+                None => break,
             }
         }
         Ok(())
     }
 
     /// The key of a cleaner that counts, at the time `key` was written.
-    async fn cleaner(&self, key: &Path) -> Result<Option<Path>> {
+    async fn cleaner(&self, key: &Path) -> Result<Option<Seen>> {
         let cleaners = self.list(CLEANS).await?;
         if cleaners.is_empty() {
             return Ok(None);
         }
         let now = self.time_of(key).await?;
-        let mut cleaners = cleaners.into_iter();
-        let cleaner = cleaners.find(|(_, written)| is_within(*written, now, CLEAN_COUNTS));
-        Ok(cleaner.map(|(key, _)| key))
+        Ok(Seen::find(cleaners, now, CLEAN_COUNTS))
     }
 }
 
@@ -250,15 +276,22 @@ fn lost(location: &str) -> StoreError {
     }
 }
 
-async fn renew(bucket: Bucket, key: Path, renewed: Renewed) {
+/// Writes the key anew until it is `stopped`; what it has begun to write then it ends.
+async fn renew(bucket: Bucket, key: Path, renewed: Renewed, mut stopped: oneshot::Receiver<()>) {
     loop {
-        sleep(HOLD_RENEWED).await;
+        tokio::select! {
+            () = sleep(HOLD_RENEWED) => {}
+            _ = &mut stopped => return,
+        }
+        // What is lost stays lost: its key would be in the way of a clean for nothing.
+        if renewed.is_lost() {
+            tracing::info!("the hold was not renewed in time, and is lost");
+            return;
+        }
         let began = BootInstant::now();
         match bucket.write(&key, Bytes::new()).await {
-            Ok(()) if renewed.renew(began) => {}
             Ok(()) => {
-                tracing::info!("the hold was not renewed in time, and is lost");
-                return;
+                renewed.renew(began);
             }
             Err(error) => tracing::info!("the hold is not renewed: {}", error.with_causes()),
         }

@@ -152,12 +152,14 @@ impl Gate {
         };
         let calling = Arc::clone(&call);
         let request = request.map(|body| going_on(body, coming, calling));
-        let writing = match writes {
-            true => match self.holder.writing().await {
-                Ok(writing) => Some(writing),
-                Err(error) => return status(&error).into_http(),
-            },
-            false => None,
+        let writing = match (want, writes) {
+            (Want::Write, _) => self.holder.writing().await.map(Some),
+            (_, true) => self.holder.looking().await,
+            (_, false) => Ok(None),
+        };
+        let writing = match writing {
+            Ok(writing) => writing,
+            Err(error) => return status(&error).into_http(),
         };
         let response = match self.routes.clone().call(request).await {
             Ok(response) => response,

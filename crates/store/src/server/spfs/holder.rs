@@ -20,10 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync;
-use tokio::time::Instant;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Shared;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::upkeep::{Hold, Upkeep};
 
 /// How long the repository is held after the last write, where nothing else is said: as long as a
@@ -39,14 +40,26 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it is looked whether one is over, at most.
 const TICK_MIN: Duration = Duration::from_millis(10);
 
+/// How long a call waits for the hold it needs: clients take a server for gone that says nothing
+/// for half a minute.
+const ANSWERS: Duration = Duration::from_secs(20);
+
 /// Holds the repository while it is written to.
 pub(super) struct Holder {
     repository: Shared,
     quiet: Duration,
+    /// How long a call waits for a hold.
+    answers: Duration,
     /// What is held. Taken for moments; nothing else is taken or dropped while it is.
     state: Mutex<State<Hold>>,
-    /// Held by who takes a hold: others wait for that one.
-    taking: sync::Mutex<()>,
+    /// Held by what takes a hold: others wait for that one.
+    taking: Arc<sync::Mutex<()>>,
+}
+
+impl std::fmt::Debug for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Holder")
+    }
 }
 
 /// The holds there are, and what they depend on. Pure: time is given.
@@ -60,8 +73,12 @@ struct State<H> {
     last: Instant,
     /// Whether somebody sees to it that holds end.
     is_watched: bool,
-    /// When a hold was last found to count no more.
+    /// When a hold was last found to count no more, or to be missing.
     lost: Option<Instant>,
+    /// What takes a hold.
+    taking: Option<AbortHandle>,
+    /// Whether no hold is taken any more.
+    is_ended: bool,
 }
 
 impl<H> State<H> {
@@ -72,6 +89,8 @@ impl<H> State<H> {
             last: now,
             is_watched: false,
             lost: None,
+            taking: None,
+            is_ended: false,
         }
     }
 
@@ -118,8 +137,9 @@ impl Holder {
         Arc::new(Self {
             repository,
             quiet,
+            answers: ANSWERS,
             state: Mutex::new(State::new(Instant::now())),
-            taking: sync::Mutex::default(),
+            taking: Arc::default(),
         })
     }
 
@@ -131,7 +151,8 @@ impl Holder {
     ///
     /// # Errors
     /// The repository cannot be held, where nothing else protects what is written: see
-    /// [`Upkeep::is_exclusive`].
+    /// [`Upkeep::is_exclusive`]. `Unavailable` where that takes too long: it goes on, for who comes
+    /// again.
     pub(super) async fn writing(self: &Arc<Self>) -> Result<Writing> {
         {
             let mut state = self.state();
@@ -141,13 +162,82 @@ impl Holder {
         let writing = Writing {
             holder: Arc::clone(self),
         };
+        let late = Instant::now() + self.answers;
         if !self.is_covered() {
-            let _turn = self.taking.lock().await;
-            if !self.is_covered() {
-                self.take().await?;
-            }
+            let covered = timeout_at(late, self.cover()).await;
+            covered.unwrap_or_else(|_| Err(self.too_early()))?;
         }
         Ok(writing)
+    }
+
+    /// Somebody who may write looks for what he then counts on. What may not be written to may be
+    /// looked at all the same.
+    ///
+    /// # Errors
+    /// As [`writing`](Self::writing), but for lack of rights.
+    pub(super) async fn looking(self: &Arc<Self>) -> Result<Option<Writing>> {
+        match self.writing().await {
+            Err(error @ StoreError::Denied { .. }) => {
+                tracing::info!(%error, "the repository is not held");
+                // Should it be written to one day, what was found now was not held.
+                self.state().lost = Some(Instant::now());
+                Ok(None)
+            }
+            writing => writing.map(Some),
+        }
+    }
+
+    fn too_early(&self) -> StoreError {
+        StoreError::Unavailable {
+            location: self.repository.location().to_owned(),
+            reason:
+                "somebody cleans the bucket, or it does not answer: the server goes on waiting for \
+                     that; run this again in a minute"
+                    .to_owned(),
+            source: None,
+        }
+    }
+
+    /// Takes a hold where that is needed, also where this is dropped before it has one.
+    async fn cover(self: &Arc<Self>) -> Result<()> {
+        let turn = Arc::clone(&self.taking).lock_owned().await;
+        if self.is_covered() {
+            return Ok(());
+        }
+        let holder = Arc::clone(self);
+        let taking = {
+            let mut state = self.state();
+            let taking = tokio::spawn(async move {
+                let _turn = turn;
+                holder.take().await
+            });
+            state.taking = (!state.is_ended).then(|| taking.abort_handle());
+            taking
+        };
+        match taking.await {
+            Ok(taken) => taken,
+            Err(error) => match error.try_into_panic() {
+                Ok(payload) => std::panic::resume_unwind(payload),
+                Err(_) => Err(StoreError::Unavailable {
+                    location: self.repository.location().to_owned(),
+                    reason: "the server is ending".to_owned(),
+                    source: None,
+                }),
+            },
+        }
+    }
+
+    /// Nobody writes any more: releases what is held.
+    pub(super) async fn end(&self) {
+        let (taking, holds) = {
+            let mut state = self.state();
+            state.is_ended = true;
+            (state.taking.take(), std::mem::take(&mut state.holds))
+        };
+        // What it has begun it takes back by itself.
+        taking.inspect(AbortHandle::abort);
+        let releases = holds.into_iter().map(|(_, hold)| hold.release());
+        futures::future::join_all(releases).await;
     }
 
     fn is_covered(&self) -> bool {
@@ -169,7 +259,13 @@ impl Holder {
         }
         let upkeep = self.repository.upkeep();
         match self.repository.hold().await {
-            Ok(hold) => self.state().holds.push((taken, hold)),
+            Ok(hold) => {
+                let mut state = self.state();
+                // What comes too late goes again, when the state is free.
+                if !state.is_ended {
+                    state.holds.push((taken, hold));
+                }
+            }
             Err(error) if upkeep.is_some_and(Upkeep::is_exclusive) => return Err(error),
             // The age of what is written is its only protection then.
             Err(error) => {
@@ -318,5 +414,48 @@ mod tests {
         let pushed = repository.push_tag(&name, &Digest::NULL, "me").await;
         pushed.unwrap();
         drop(writing);
+    }
+
+    /// Beside somebody who cleans, whose sweep looks for others in the next `permit`.
+    #[tokio::test]
+    async fn a_call_that_comes_too_early_is_answered_and_the_hold_is_taken_all_the_same() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let on_bucket = || {
+            let store = Arc::clone(&store);
+            let bucket = crate::bucket::BucketRepository::over(store, "s3://bucket", "", None);
+            Arc::new(bucket.unwrap())
+        };
+        let cleaner = on_bucket();
+        cleaner.restore().await.unwrap();
+        let repository: Shared = on_bucket();
+        let mut holder = Holder::new(Arc::clone(&repository), QUIET);
+        Arc::get_mut(&mut holder).unwrap().answers = Duration::from_millis(50);
+        for _ in 0..3 {
+            let early = holder.writing().await.err().unwrap();
+            assert!(matches!(early, StoreError::Unavailable { .. }), "{early}");
+            assert!(early.to_string().contains("somebody cleans the bucket"));
+        }
+        // A minute since the first call: the key of the server stays, and the clean stops.
+        asleep::sleep(Duration::from_secs(61));
+        let is_held = async || {
+            use object_store::ObjectStore as _;
+            let listed = store.list_with_delimiter(Some(&"holds".into())).await;
+            !listed.unwrap().objects.is_empty()
+        };
+        let mut looked = 0;
+        while !is_held().await {
+            looked += 1;
+            assert!(looked < 1000, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cleaner.finish().await;
+        while holder.state().holds.is_empty() {
+            looked += 1;
+            assert!(looked < 1000, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(holder.writing().await.unwrap());
+        holder.end().await;
+        assert!(!is_held().await);
     }
 }
