@@ -22,6 +22,7 @@ mod boot_instant;
 mod process;
 mod http;
 mod rules;
+mod whole;
 mod bucket;
 mod grpc;
 mod server;
