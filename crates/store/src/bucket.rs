@@ -234,17 +234,6 @@ impl BucketRepository {
         changed
     }
 
-    /// Removes tags. One who sweeps does so while nobody writes.
-    async fn untag(&self, change: impl Future<Output = Result<()>>) -> Result<()> {
-        let permit = self.exclusion.permit_in_sweep().await?;
-        let changed = change.await;
-        // What comes late removes no more than this has.
-        if let Some(permit) = permit {
-            permit.done();
-        }
-        changed
-    }
-
     /// Writes an object again that is there, so that it is young.
     async fn rewrite(&self, digest: &Digest) -> Result<bool> {
         let key = self.keys.of(Shelf::Objects, digest);
@@ -390,7 +379,7 @@ impl Repository for BucketRepository {
     }
 
     async fn remove_tag(&self, tag: &Tag) -> Result<()> {
-        self.untag(self.tags.remove(tag)).await
+        self.tags.remove(tag).await
     }
 
     async fn readable_tag(&self, name: &TagName) -> Result<TagStream> {
@@ -402,7 +391,7 @@ impl Repository for BucketRepository {
     }
 
     async fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
-        self.untag(self.tags.remove_stream(name)).await
+        self.tags.remove_stream(name).await
     }
 
     fn bulk(&self) -> Option<&dyn Bulk> {

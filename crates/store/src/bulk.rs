@@ -74,7 +74,9 @@ pub struct BlobState {
 #[async_trait]
 pub trait Bulk: Send + Sync {
     /// What is there of each blob. An object that is said to be there is as young as if it had
-    /// been written now: see [`refresh_object`](crate::Repository::refresh_object).
+    /// been written now: see [`refresh_object`](crate::Repository::refresh_object). Where
+    /// [writers and sweeps exclude each other](crate::upkeep::Upkeep::is_exclusive) it is kept by what
+    /// refers to it and is written before the hold ends.
     async fn look_for_blobs(&self, digests: Vec<Digest>) -> Result<Vec<BlobState>>;
 
     /// The blobs with their payloads, which are not checked against their digests; `None` for one

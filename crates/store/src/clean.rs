@@ -30,6 +30,10 @@
 //!    and the next clean puts back what a killed one has left there. A sweep that is broken off has
 //!    removed no child of anything that is there.
 //!
+//! Where writers and sweeps exclude each other, as in a bucket, 2. does not hold for blobs and need
+//! not: nothing goes while anybody writes. A plan may be older than what was written last, so when a
+//! sweep has begun, objects are listed again: those that the plan has never seen stay, with all below.
+//!
 //! Stock SPFS refreshes nothing and holds nothing: the threshold, fifteen minutes unless said
 //! otherwise, is all that protects its writers, and who tags old things with it. For what has been
 //! tagged so since the mark, tags are read again before the sweep. Through a stock server the threshold

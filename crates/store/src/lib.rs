@@ -23,6 +23,7 @@ mod lingering;
 mod process;
 mod http;
 mod rules;
+mod whole;
 mod bucket;
 mod grpc;
 mod server;

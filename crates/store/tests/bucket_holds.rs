@@ -15,8 +15,8 @@ use farseek_object::{
 };
 use farseek_store::{
     Access, CleanOptions, CleanSummary, CopyOptions, Location, MemoryRepository, OpenOptions,
-    PutOptions, Repository, Result, Right, SpfsServer, SpfsServerOptions, StoreError, copy,
-    nothing_lingers, open, plan_clean, sweep,
+    PruneRules, PutOptions, Repository, Result, Right, SpfsServer, SpfsServerOptions, StoreError,
+    copy, nothing_lingers, open, plan_clean, sweep,
 };
 use farseek_testkit::{BucketFault, BucketRule, BucketServer};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -62,13 +62,18 @@ async fn put_blob(repository: &dyn Repository, bytes: Bytes) -> Digest {
 
 /// A layer with one file, tagged.
 async fn tagged(bytes: Bytes) -> Arc<dyn Repository> {
+    tagged_as("file", bytes).await
+}
+
+/// The same, of which the file is called so.
+async fn tagged_as(file: &str, bytes: Bytes) -> Arc<dyn Repository> {
     let repository: Arc<dyn Repository> = Arc::new(MemoryRepository::new());
     let size = bytes.len() as u64;
     let object = put_blob(&*repository, bytes).await;
     let mut root = DirectoryBuilder::new();
     let mode = 0o100_644;
     let entry = NewEntry::Blob { object, mode, size };
-    root.insert(EntryName::new("file").unwrap(), entry);
+    root.insert(EntryName::new(file).unwrap(), entry);
     let manifest = Object::Manifest(root.into_manifest(Header::default()).unwrap());
     let put = PutOptions::default();
     let manifest = repository.put_object(&manifest, put).await.unwrap();
@@ -209,6 +214,41 @@ async fn who_pushes_waits_for_a_removal_of_which_the_first_answer_was_lost() {
     assert_eq!(cleaned.payloads, 1);
     assert_eq!(server.count(PAYLOADS), 2);
     push_beside(&server, &file).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pushes_waits_for_the_removal_of_a_tag_of_which_the_first_answer_was_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let bucket = on(&server).await;
+    push(tagged(Bytes::from("a file")).await, Arc::clone(&bucket)).await;
+    let versions = "DeleteObject site/versions/";
+    server.set_faults([BucketRule::new(versions, BucketFault::LostAnswer).first(1)]);
+    let rules = PruneRules {
+        prune_if_version_more_than: Some(0),
+        ..PruneRules::default()
+    };
+    let options = CleanOptions {
+        rules,
+        ..CleanOptions::default()
+    };
+    assert_eq!(clean_with(bucket, options).await.unwrap().tags, 1);
+    assert_eq!(server.count(versions), 2);
+    assert_eq!(cleaners(&server).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_of_which_the_first_answer_was_lost_keeps_the_hold_of_its_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let versions = "PutObject site/versions/";
+    let holds = || std::fs::read_dir(server.folder().join("site/holds")).unwrap();
+    for lost in [0, 1] {
+        let bucket = on(&server).await;
+        server.set_faults([BucketRule::new(versions, BucketFault::LostAnswer).first(lost)]);
+        push(tagged(vec![lost as u8].into()).await, bucket).await;
+        assert_eq!(holds().count(), lost);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,6 +399,73 @@ async fn a_bucket_that_may_only_be_read_is_served() {
     assert!(client.has_object(&blob).await.unwrap());
     let pushed = client.push_tag(&name(), &blob, "me").await.unwrap_err();
     assert!(matches!(pushed, StoreError::Denied { .. }), "{pushed}");
+}
+
+/// The layer that is tagged there.
+async fn layer_of(repository: &dyn Repository) -> Digest {
+    let stream = repository.read_tag(&name()).await.unwrap();
+    stream.head().unwrap().target
+}
+
+async fn push_by_digest(from: &Arc<dyn Repository>, to: &Arc<dyn Repository>) {
+    let items = [EnvItem::Digest(layer_of(&**from).await)];
+    let (from, to) = (Arc::clone(from), Arc::clone(to));
+    let copied = copy(from, to, &items, CopyOptions::default(), Arc::new(()));
+    copied.await.unwrap();
+}
+
+/// Somebody pushes by digest what has the file of `there`, which is old and not tagged, when a clean
+/// has made its plan. Returns what the clean then removes: objects, payloads, and whether all that was
+/// pushed is there.
+async fn pushed_since_the_plan(there: &str, pushed: &str) -> (u64, u64, bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let (cleaner, bucket) = (on(&server).await, on(&server).await);
+    let file = Bytes::from("what both have");
+    match there {
+        "" => drop(put_payload(&*bucket, file.clone()).await),
+        there => push_by_digest(&tagged_as(there, file.clone()).await, &bucket).await,
+    }
+    make_old(&server.folder().join("site"));
+    let options = CleanOptions::default();
+    let plan = plan_clean(&cleaner, &options, &()).await.unwrap();
+    let from = tagged_as(pushed, file.clone()).await;
+    let before = server.count("PutObject site/payloads/");
+    push_by_digest(&from, &bucket).await;
+    let is_sent = server.count("PutObject site/payloads/") > before;
+    assert!(!is_sent, "it counts on what it has found");
+    let swept = sweep(&cleaner, &plan, &options, &()).await.unwrap();
+    let mut is_there = read(&*bucket, &Digest::of(&file)).await.is_ok();
+    let mut objects = from.list_objects(None);
+    while let Some(object) = objects.try_next().await.unwrap() {
+        is_there &= bucket.has_object(&object).await.unwrap();
+    }
+    (swept.objects, swept.payloads, is_there)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_push_has_found_since_the_plan_stays() {
+    // Of what was there, the layer and its manifest go.
+    assert_eq!(pushed_since_the_plan("a", "b").await, (2, 0, true));
+    // A payload without its object; and all of it, of which nothing but the root is sent again.
+    assert_eq!(pushed_since_the_plan("", "b").await, (0, 0, true));
+    assert_eq!(pushed_since_the_plan("a", "a").await, (0, 0, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_removes_what_those_left_who_were_killed_as_they_asked_for_the_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = BucketServer::start(directory.path());
+    let bucket = on(&server).await;
+    let probes = server.folder().join("site/probes");
+    std::fs::create_dir_all(&probes).unwrap();
+    let (old, new) = (probes.join("old"), probes.join("new"));
+    std::fs::write(&old, "").unwrap();
+    make_old(&old);
+    std::fs::write(&new, "").unwrap();
+    assert_eq!(clean(bucket).await.unwrap().leftovers, 1);
+    assert!(!old.exists());
+    assert!(new.exists(), "somebody asks just now");
 }
 
 /// What may happen to the body of an answer on its way.

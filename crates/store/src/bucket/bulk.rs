@@ -1,7 +1,8 @@
 //! Many small blobs at once: requests side by side, and one listing in the place of many questions.
 //!
 //! What is there is listed once while the repository is held, for then nothing goes; only where that
-//! takes few pages. In a bucket with more in it each blob is asked for.
+//! takes few pages. In a bucket with more in it each blob is asked for. Nothing of that becomes young:
+//! what is then written that refers to it keeps it, for a sweep spares what has come since its plan.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -61,6 +61,9 @@ pub(super) const HOLDS: &str = "holds";
 /// The folder of cleaners.
 pub(super) const CLEANS: &str = "cleans";
 
+/// The folder of those who ask for the time.
+pub(super) const PROBES: &str = "probes";
+
 /// How long a writer's key counts.
 pub(super) const HOLD_COUNTS: Duration = Duration::from_secs(10 * 60);
 
@@ -144,17 +147,23 @@ impl Exclusion {
 
     /// The server's time.
     pub(super) async fn now(&self) -> Result<SystemTime> {
-        let key = self.keys.at("probes", &Uuid::new_v4().to_string());
+        let key = self.keys.at(PROBES, &Uuid::new_v4().to_string());
         self.bucket.write(&key, Bytes::new()).await?;
         let now = self.time_of(&key).await;
         self.bucket.remove(&key).await?;
         now
     }
 
-    /// The keys that count no more: of writers and of cleaners who were killed.
+    /// The keys that count no more: of writers, of cleaners and of who asked for the time, who were
+    /// killed.
     pub(super) async fn over(&self, now: SystemTime) -> Result<Vec<Path>> {
         let mut over = Vec::new();
-        for (folder, counts) in [(HOLDS, HOLD_COUNTS), (CLEANS, CLEAN_COUNTS)] {
+        let counts = [
+            (HOLDS, HOLD_COUNTS),
+            (CLEANS, CLEAN_COUNTS),
+            (PROBES, HOLD_COUNTS),
+        ];
+        for (folder, counts) in counts {
             let listed = self.list(folder).await?.into_iter();
             let is_over = |written: SystemTime| !is_within(written, now, counts * 2);
             over.extend(listed.filter(|(_, at)| is_over(*at)).map(|(key, _)| key));

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange};
 
-use super::hold::{CLEANS, HOLDS};
+use super::hold::{CLEANS, HOLDS, PROBES};
 use super::upload::{UPLOADS, WORK, parse_record};
 use super::{BucketRepository, read};
 use crate::error::{Result, StoreError};
@@ -112,7 +112,7 @@ fn leftover(kind: LeftoverKind, key: &Path, bytes: u64) -> Leftover {
 impl BucketRepository {
     /// Keys of those were judged by an age of their own.
     fn is_of_the_killed(&self, key: &Path) -> bool {
-        let folders = [HOLDS, CLEANS].map(|folder| self.keys.folder(folder));
+        let folders = [HOLDS, CLEANS, PROBES].map(|folder| self.keys.folder(folder));
         let mut folders = folders.iter();
         folders.any(|folder| key.prefix_match(folder).is_some())
     }

@@ -16,13 +16,14 @@ use farseek_object::{Digest, Tag, TagName, TagSpec, TagStream};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
+use super::BucketRepository;
 use super::handle::Bucket;
 use super::hold::Exclusion;
 use super::keys::{Keys, NAMESPACE, VERSIONS};
 use super::versions::{self, Seen, Version, VersionName};
 use crate::error::{Result, StoreError};
 use crate::repository::TagEntry;
-use crate::rules;
+use crate::{rules, whole};
 
 /// No version takes more bytes.
 const VERSION_MAX_BYTES: u64 = 64 << 10;
@@ -270,7 +271,8 @@ impl Tags {
             text: tag.name.to_string(),
             reason: format!("its time {} cannot be stored", tag.time),
         })?;
-        self.put(tag, &version).await?;
+        let is_new = !read.names.contains(&version);
+        self.put(tag, &version, is_new).await?;
         let mut stream = read.stream;
         let mut names = read.names;
         stream.insert(tag.clone());
@@ -280,18 +282,38 @@ impl Tags {
     }
 
     /// Writes the key of a version, unless a hold was lost before it is there.
-    async fn put(&self, tag: &Tag, version: &VersionName) -> Result<()> {
+    async fn put(&self, tag: &Tag, version: &VersionName, is_new: bool) -> Result<()> {
         let key = self.key(&tag.name, version);
         let bytes = Bytes::from(tag.encode());
         let undo = async {
-            // What it names may be gone. Who runs this again puts it there again.
-            if let Err(error) = self.bucket.remove(&key).await {
-                let error = error.with_causes();
-                tracing::warn!("a tag stays of which much may be gone: {error}");
+            if is_new {
+                self.take_back(tag, &key).await;
             }
         };
         let write = self.bucket.write(&key, bytes);
         self.exclusion.tagging(write, undo).await
+    }
+
+    /// Removes a version of which much may be gone that it leads to: who pushes it again puts it
+    /// there again. It stays where all of that is there: it is as good as any, and somebody may have
+    /// been told that it is there.
+    async fn take_back(&self, tag: &Tag, key: &Path) {
+        let (bucket, keys) = (self.bucket.clone(), self.keys.clone());
+        let exclusion = Arc::clone(&self.exclusion);
+        let seen = BucketRepository::excluding(bucket, keys, self.location.clone(), exclusion);
+        let whole = self.exclusion.apart(whole::check(&seen, tag.target));
+        let Err(error) = whole.await else {
+            tracing::info!(
+                "the tag '{}' stays: all that it leads to is there",
+                tag.name
+            );
+            return;
+        };
+        tracing::info!("the tag '{}' is undone: {}", tag.name, error.with_causes());
+        if let Err(error) = self.bucket.remove(key).await {
+            let error = error.with_causes();
+            tracing::warn!("a tag stays of which much may be gone: {error}");
+        }
     }
 
     /// Removes the version that is seen as `tag`.
@@ -310,7 +332,7 @@ impl Tags {
         let Some(found) = found else {
             return Err(self.unknown(&tag.name));
         };
-        self.bucket.remove(&self.key(&tag.name, &found)).await?;
+        self.remove_key(&self.key(&tag.name, &found)).await?;
         self.refresh_copy(&tag.name).await;
         Ok(())
     }
@@ -321,9 +343,27 @@ impl Tags {
         if names.is_empty() {
             return Err(self.unknown(name));
         }
-        self.remove_versions(name, names).await?;
+        let keys: Vec<Path> = names
+            .iter()
+            .map(|version| self.key(name, version))
+            .collect();
+        let removals: Vec<_> = keys.iter().map(|key| self.remove_key(key)).collect();
+        let removals = stream::iter(removals).buffer_unordered(READS);
+        removals.try_collect::<()>().await?;
         self.refresh_copy(name).await;
         Ok(())
+    }
+
+    /// Removes a version. One who sweeps does so while nobody writes, and nothing that comes late
+    /// removes one that somebody has put there again.
+    async fn remove_key(&self, key: &Path) -> Result<()> {
+        let Some(permit) = self.exclusion.permit_in_sweep().await? else {
+            return self.bucket.remove(key).await;
+        };
+        let removal = self.bucket.remove(key);
+        let removed = permit.removing(self.bucket.shown(key), removal).await;
+        permit.done_with(&removed);
+        removed
     }
 
     async fn remove_versions(&self, name: &TagName, versions: Vec<VersionName>) -> Result<()> {
@@ -339,21 +379,33 @@ impl Tags {
             .await
     }
 
-    /// Puts a history in the place of the one there is: first what is new, then what is not in it
-    /// goes. What others add meanwhile stays.
+    /// Puts a history in the place of the one there is: first what is new or damaged, then what is not
+    /// in it goes. What others add meanwhile stays.
     pub(super) async fn replace(&self, name: &TagName, history: &TagStream) -> Result<()> {
         let before = self.names(name).await?;
         let mut kept = Vec::new();
         for tag in history.newest_first().rev() {
             rules::check_storable(tag)?;
             let version = VersionName::new(tag, Seen::Kept).ok_or_else(|| self.unknown(name))?;
-            self.put(tag, &version).await?;
+            let is_new = !before.contains(&version);
+            if is_new || !self.is_sound(name, &version).await? {
+                self.put(tag, &version, is_new).await?;
+            }
             kept.push(version);
         }
         let gone = before.into_iter().filter(|version| !kept.contains(version));
         self.remove_versions(name, gone.collect()).await?;
         self.refresh_copy(name).await;
         Ok(())
+    }
+
+    /// Whether a version can be read.
+    async fn is_sound(&self, name: &TagName, version: &VersionName) -> Result<bool> {
+        match self.content(name, version.clone()).await {
+            Ok(content) => Ok(content.is_some()),
+            Err(StoreError::Corrupt { .. } | StoreError::Undecodable { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the copy of a stream from what the versions say now.

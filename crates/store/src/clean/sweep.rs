@@ -10,10 +10,11 @@ use tokio::runtime::Handle;
 use super::mark::{self, Kept};
 use super::plan::{CleanPlan, Packed, PrunedTag, rank};
 use super::roots::{self, World};
-use super::{CleanOptions, CleanSummary, PruneRules};
+use super::{CleanOptions, CleanSummary, PruneRules, survey};
 use crate::error::{Result, StoreError};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::upkeep::Upkeep;
 
 /// Does what `plan` says, which is for this repository.
 ///
@@ -76,7 +77,7 @@ struct Sweep<'a> {
     plan: &'a CleanPlan,
     options: &'a CleanOptions,
     progress: &'a dyn Progress,
-    /// What has become young or was tagged since the plan, and all below it.
+    /// What has come, has become young or was tagged since the plan, and all below it.
     spared: Kept,
     summary: CleanSummary,
 }
@@ -90,6 +91,7 @@ impl Sweep<'_> {
                 restored => restored?,
             }
         }
+        self.spare_what_is_new().await?;
         let worlds = roots::worlds(self.repository).await?;
         self.tags(&worlds).await?;
         self.spare_what_was_tagged(&worlds).await?;
@@ -97,6 +99,24 @@ impl Sweep<'_> {
         self.payloads().await?;
         self.leftovers().await;
         Ok(())
+    }
+
+    /// Where writers and sweeps exclude each other, what a writer finds need not become young: nothing
+    /// goes while it writes. What it has written by then, and the plan has never seen, keeps all below
+    /// it. Who has written nothing has refreshed the one thing it counts on.
+    async fn spare_what_is_new(&mut self) -> Result<()> {
+        let upkeep = self.repository.upkeep();
+        if !upkeep.is_some_and(Upkeep::is_exclusive) {
+            return Ok(());
+        }
+        let objects = self.plan.objects.packed().iter();
+        let mut planned: Vec<Digest> = objects.map(|object| object.digest).collect();
+        planned.sort_unstable();
+        let listed = self.repository.list_objects(None);
+        let mut new = survey::unkept(listed, &self.plan.marked).await?;
+        new.retain(|object| planned.binary_search(object).is_err());
+        drop(planned);
+        self.spare(new).await
     }
 
     async fn tags(&mut self, worlds: &[World]) -> Result<()> {

@@ -23,7 +23,6 @@ mod line;
 mod namespaces;
 mod payloads;
 mod place;
-mod whole;
 mod tags;
 mod tls;
 mod transfer;

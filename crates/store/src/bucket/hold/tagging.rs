@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Exclusion;
+use uuid::Uuid;
+
+use super::entering::Entering;
+use super::{Exclusion, HOLD_TRUSTED, HOLDS, writer};
 use crate::bucket::wire;
 use crate::error::Result;
 
@@ -42,7 +45,7 @@ impl Exclusion {
     }
 
     /// Does `write`, which shows others that something is needed. Where a hold is lost while it is
-    /// under way, `undo` is done.
+    /// under way, `undo` is done. Where the answer of any attempt was lost, our keys stay.
     ///
     /// # Errors
     /// A hold was lost, before that or meanwhile; or what `write` says.
@@ -63,15 +66,37 @@ impl Exclusion {
         let note_lost = move || lost.store(true, Ordering::SeqCst);
         let written = wire::minding(goes_on, note_lost, write).await;
         let was_lost = was_lost.load(Ordering::SeqCst);
-        // An attempt that comes late writes what is there already.
-        on_its_way.is_over = written.is_ok() || !was_lost;
-        drop(on_its_way);
-        if let Err(error) = self.check() {
-            if written.is_ok() || was_lost {
-                undo.await;
-            }
-            return Err(error);
+        let counts = self.check();
+        if counts.is_err() && (written.is_ok() || was_lost) {
+            undo.await;
         }
-        written
+        // An attempt that comes late writes it again: also when it has been undone, or untagged.
+        on_its_way.is_over = !was_lost;
+        counts.and(written)
+    }
+
+    /// Does `work` while nobody cleans, though a hold of ours was lost: nothing else of ours goes on.
+    ///
+    /// # Errors
+    /// Cleaners cannot be kept away, or could not for as long as that took; or what `work` says.
+    pub(in crate::bucket) async fn apart<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let key = self.keys.at(HOLDS, &Uuid::new_v4().to_string());
+        let mut entering = Entering::new(self.bucket.clone(), key);
+        let done = async {
+            let (began, _) = self.enter(&mut entering).await?;
+            let done = work.await?;
+            match began.elapsed() < HOLD_TRUSTED {
+                true => Ok(done),
+                false => Err(writer::lost(&self.bucket.shown(entering.key()))),
+            }
+        };
+        let done = done.await;
+        if let Err(error) = entering.remove().await {
+            tracing::info!("a clean waits for a while: {}", error.with_causes());
+        }
+        done
     }
 }

@@ -2,9 +2,10 @@
 
 use std::pin::pin;
 
-use farseek_object::{Digest, TagName};
+use farseek_object::{Digest, Tag, TagName, TagStream};
 use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
 use super::*;
 use crate::boot_instant::{BootInstant, asleep};
@@ -155,6 +156,106 @@ async fn a_tag_that_comes_when_its_hold_was_lost_is_undone() {
     let undo = async { panic!("it is there") };
     exclusion.tagging(async { Ok(()) }, undo).await.unwrap();
     hold.release().await;
+}
+
+/// A bucket whose requests take so long as they are told to.
+type Slow = ThrottledStore<InMemory>;
+
+async fn versions(store: &Slow) -> usize {
+    let folder = Path::from("site/versions");
+    let listed = object_store::ObjectStore::list(store, Some(&folder));
+    listed.try_collect::<Vec<_>>().await.unwrap().len()
+}
+
+fn in_slow(store: &Arc<Slow>) -> BucketRepository {
+    BucketRepository::over(Arc::clone(store), "s3://bucket", "site", None).unwrap()
+}
+
+fn version(target: Digest, second: u32) -> Tag {
+    Tag {
+        name: name(),
+        target,
+        parent: Digest::NULL,
+        user: "me@here".to_owned(),
+        time: format!("2024-01-01T00:00:{second:02}Z").parse().unwrap(),
+    }
+}
+
+/// The machine sleeps while the key of a version is on its way: it arrives when the hold was lost.
+async fn sleeps_while_it_is_written(store: &Slow, tagging: impl Future<Output = Result<()>>) {
+    let before = versions(store).await;
+    let mut tagging = pin!(tagging);
+    store.config_mut(|config| config.wait_put_per_call = Duration::from_millis(10));
+    assert!(futures::poll!(tagging.as_mut()).is_pending());
+    asleep::sleep(TOO_LONG);
+    store.config_mut(|config| config.wait_put_per_call = Duration::ZERO);
+    assert_eq!(versions(store).await, before, "it is on its way");
+    let error = tagging.await.unwrap_err().to_string();
+    assert!(error.contains("run this again"), "{error}");
+}
+
+#[tokio::test]
+async fn a_late_tag_is_undone_only_where_something_is_missing() {
+    for is_missing in [false, true] {
+        let store = Arc::new(ThrottledStore::new(
+            InMemory::new(),
+            ThrottleConfig::default(),
+        ));
+        let writer = in_slow(&store);
+        let hold = writer.hold().await.unwrap();
+        let blob = put(&writer, "a file").await;
+        if is_missing {
+            in_slow(&store).remove_payload(&blob).await.unwrap();
+        }
+        let tag = version(blob, 1);
+        sleeps_while_it_is_written(&store, writer.insert_tag(&tag)).await;
+        assert_eq!(versions(&store).await, usize::from(!is_missing));
+        hold.release().await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_tag_takes_none_along_that_was_there_before() {
+    let store = Arc::new(ThrottledStore::new(
+        InMemory::new(),
+        ThrottleConfig::default(),
+    ));
+    let writer = in_slow(&store);
+    let [old, new] = [("old", 1), ("new", 2)].map(|(text, at)| {
+        let target = Digest::of(text.as_bytes());
+        version(target, at)
+    });
+    writer.insert_tag(&old).await.unwrap();
+    let hold = writer.hold().await.unwrap();
+    let history = TagStream::from_oldest_first(vec![old.clone(), new]);
+    sleeps_while_it_is_written(&store, writer.replace_tag(&name(), &history)).await;
+    hold.release().await;
+    let stream = writer.read_tag(&name()).await.unwrap();
+    assert_eq!(stream, TagStream::from_oldest_first(vec![old]));
+}
+
+#[tokio::test]
+async fn who_looks_whether_a_late_tag_is_sound_stops_a_clean() {
+    let store = Arc::new(InMemory::new());
+    let writer = exclusion(&store);
+    let cleaner = Arc::into_inner(exclusion(&store)).unwrap();
+    let cleaner = Arc::new(cleaner.with_patience(Duration::ZERO));
+    let hold = writer.hold(|| ()).await.unwrap();
+    asleep::sleep(2 * HOLD_COUNTS);
+    count_no_more(&store, "site/holds").await;
+    let looking = writer.apart(async {
+        assert!(cleaner.begin_sweep().await.is_err());
+        Ok(())
+    });
+    // What took so long that it was not held to the end is not known.
+    looking.await.unwrap();
+    let looking = writer.apart(async {
+        asleep::sleep(TOO_LONG);
+        Ok(())
+    });
+    assert!(looking.await.is_err());
+    hold.release().await;
+    assert_eq!(there(&store, "site/holds").await, 0);
 }
 
 #[tokio::test]

@@ -199,7 +199,7 @@ impl Exclusion {
 
     /// Writes a key when no cleaner is at it. Returns since when it counts, and whether an older hold
     /// of ours has counted until then.
-    async fn enter(&self, entering: &mut Entering) -> Result<(BootInstant, bool)> {
+    pub(super) async fn enter(&self, entering: &mut Entering) -> Result<(BootInstant, bool)> {
         let arrived = BootInstant::now();
         let mut began = entering.write().await?;
         let mut is_told = false;
@@ -266,7 +266,7 @@ impl Exclusion {
     }
 }
 
-fn lost(location: &str) -> StoreError {
+pub(super) fn lost(location: &str) -> StoreError {
     StoreError::Unavailable {
         location: location.to_owned(),
         reason: "it could not be written to for so long that a clean may have removed what was \

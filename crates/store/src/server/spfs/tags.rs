@@ -10,11 +10,12 @@ use tonic::Request;
 use super::answer::{Answer, Shared, answer, misnamed, nonsense};
 use super::holder::Holder;
 use super::namespaces::Namespaces;
-use super::whole;
+
 use crate::error::Result;
 use crate::ext::RepositoryExt;
 use crate::grpc::convert;
 use crate::grpc::generated as wire;
+use crate::whole;
 
 /// Histories that are read at once for one client.
 const READING: usize = 16;
@@ -97,7 +98,7 @@ impl Tags {
         let view = self.namespaces.view(&request.namespace).await?;
         let tag = sent(request.tag.as_ref())?;
         if self.holder.is_doubtful() {
-            whole::check(&self.repository, tag.target).await?;
+            whole::check(&*self.repository, tag.target).await?;
         }
         let _turn = self.namespaces.turn(&tag.name).await;
         view.append_tag(&tag).await?;

@@ -1,14 +1,16 @@
-//! Whether all is there that a tag would lead to.
+//! Whether all is there that a tag leads to.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use farseek_object::{Digest, Object};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 
-use super::answer::Shared;
 use crate::bulk::BlobState;
 use crate::error::{Result, StoreError};
+use crate::repository::Repository;
+
+/// Objects that are read at once; each may be a manifest.
+const READ_AT_ONCE: usize = 8;
 
 /// Blobs that are looked for together.
 const TOGETHER: usize = 1000;
@@ -20,20 +22,25 @@ const AT_ONCE: usize = 16;
 ///
 /// # Errors
 /// `Failed` where something is not there: who sends it again finds that out and brings it.
-pub(super) async fn check(repository: &Shared, root: Digest) -> Result<()> {
+pub(crate) async fn check(repository: &dyn Repository, root: Digest) -> Result<()> {
     let mut seen = HashSet::from([root]);
     let mut ahead = vec![root];
     let mut blobs = HashSet::new();
-    while let Some(digest) = ahead.pop() {
-        match repository.get_object(&digest).await {
-            Ok(object) => below(&object, &mut blobs, |child| {
-                if seen.insert(child) {
-                    ahead.push(child);
-                }
-            }),
-            Err(error) if error.is_not_found() => return Err(gone(repository, digest)),
-            Err(error) => return Err(error),
+    let mut reading = FuturesUnordered::new();
+    loop {
+        while reading.len() < READ_AT_ONCE
+            && let Some(digest) = ahead.pop()
+        {
+            reading.push(read(repository, digest));
         }
+        let Some(object) = reading.next().await else {
+            break;
+        };
+        below(&object?, &mut blobs, |child| {
+            if seen.insert(child) {
+                ahead.push(child);
+            }
+        });
     }
     let blobs: Vec<Digest> = blobs.into_iter().collect();
     for blobs in blobs.chunks(TOGETHER) {
@@ -45,6 +52,13 @@ pub(super) async fn check(repository: &Shared, root: Digest) -> Result<()> {
         }
     }
     Ok(())
+}
+
+async fn read(repository: &dyn Repository, digest: Digest) -> Result<Object> {
+    match repository.get_object(&digest).await {
+        Err(error) if error.is_not_found() => Err(gone(repository, digest)),
+        object => object,
+    }
 }
 
 /// Tells what is below an object: blobs of which it is enough to look for them, and others.
@@ -69,30 +83,28 @@ fn below(object: &Object, blobs: &mut HashSet<Digest>, mut other: impl FnMut(Dig
     }
 }
 
-async fn look(repository: &Shared, blobs: &[Digest]) -> Result<Vec<BlobState>> {
+async fn look(repository: &dyn Repository, blobs: &[Digest]) -> Result<Vec<BlobState>> {
     if let Some(bulk) = repository.bulk() {
         match bulk.look_for_blobs(blobs.to_vec()).await {
             Err(StoreError::Unsupported { .. }) => {}
             states => return states,
         }
     }
-    let looks = blobs
-        .iter()
-        .map(|blob| look_at(Arc::clone(repository), *blob));
+    let looks = blobs.iter().map(|blob| look_at(repository, *blob));
     stream::iter(looks.collect::<Vec<_>>())
         .buffered(AT_ONCE)
         .try_collect()
         .await
 }
 
-async fn look_at(repository: Shared, blob: Digest) -> Result<BlobState> {
+async fn look_at(repository: &dyn Repository, blob: Digest) -> Result<BlobState> {
     Ok(BlobState {
         payload: repository.payload_size(&blob).await?,
         object: repository.has_object(&blob).await?,
     })
 }
 
-fn gone(repository: &Shared, digest: Digest) -> StoreError {
+fn gone(repository: &dyn Repository, digest: Digest) -> StoreError {
     StoreError::Failed {
         location: repository.location().to_owned(),
         reason: format!(
@@ -112,7 +124,7 @@ mod tests {
     use crate::payload::PutOptions;
 
     /// A platform of a layer with a file in it: all that there is, the payload first.
-    async fn graph(repository: &Shared) -> Vec<Digest> {
+    async fn graph(repository: &dyn Repository) -> Vec<Digest> {
         let (header, put) = (Header::default(), PutOptions::default());
         let body = stream::iter([Ok(Bytes::from("file"))]).boxed();
         let (payload, size) = repository.put_payload(body, put).await.unwrap();
@@ -142,19 +154,19 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_missing_is_found() {
-        let repository: Shared = Arc::new(MemoryRepository::new());
-        let graph = graph(&repository).await;
+        let repository = &MemoryRepository::new();
+        let graph = graph(repository).await;
         let root = graph[3];
-        check(&repository, root).await.unwrap();
+        check(repository, root).await.unwrap();
         for digest in &graph {
             let object = repository.get_object(digest).await.unwrap();
             repository.remove_object(digest).await.unwrap();
-            let said = check(&repository, root).await.unwrap_err().to_string();
+            let said = check(repository, root).await.unwrap_err().to_string();
             assert!(said.contains(&digest.to_string()), "{said}");
             let put = repository.put_object(&object, PutOptions::default());
             put.await.unwrap();
         }
         repository.remove_payload(&graph[0]).await.unwrap();
-        assert!(check(&repository, root).await.is_err());
+        assert!(check(repository, root).await.is_err());
     }
 }
