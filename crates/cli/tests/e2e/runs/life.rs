@@ -260,10 +260,10 @@ fn who_has_another_root_in_a_runtime_keeps_it() {
         let root = site.make_dir("root");
         // The list of mounts below another root names only what is mounted there.
         let script = format!(
-            "mount --bind / {0}; exec setsid chroot {0} sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!",
+            "cd {}; for name in usr lib lib64; do mkdir $name; mount --rbind /$name $name; done; \
+             setsid chroot . /usr/bin/sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!",
             root.display()
         );
-        let script = format!("{{ {script}; }}");
         let printed = site.script(&[TAG], &script);
         let left = Pid::from_raw(printed.trim().parse().unwrap());
         let comm = format!("/proc/{left}/comm");
