@@ -180,7 +180,9 @@ fn code_of_read(error: &ReadError) -> Option<Code> {
 fn code_of_runtime(error: &RuntimeError) -> Option<Code> {
     match error {
         RuntimeError::Mount(error) => Some(code_of_mount(error)),
-        RuntimeError::Busy { .. } | RuntimeError::RuntimeExists { .. } => Some(Code::Busy),
+        RuntimeError::Busy { .. }
+        | RuntimeError::RuntimeExists { .. }
+        | RuntimeError::Occupied { .. } => Some(Code::Busy),
         RuntimeError::UnknownRuntime { .. } => Some(Code::NotFound),
         RuntimeError::RuntimeName { .. }
         | RuntimeError::SpecFile { .. }

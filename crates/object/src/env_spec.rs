@@ -34,7 +34,15 @@ impl FromStr for EnvItem {
         if text.starts_with('/') {
             return Ok(Self::SpecFile(text.into()));
         }
-        text.parse().map(Self::Tag)
+        let is_path = ["./", "../"].iter().any(|start| text.starts_with(start));
+        text.parse().map(Self::Tag).map_err(|error| match is_path {
+            true => ObjectError::InvalidSpec {
+                what: "environment spec",
+                text: text.to_owned(),
+                reason: "a spec file is named by its absolute path, like /path/to/x.spfs.yaml",
+            },
+            false => error,
+        })
     }
 }
 

@@ -152,6 +152,12 @@ pub enum RuntimeError {
         /// The name.
         name: String,
     },
+    /// Somebody is in the runtime of that name, or cannot be told not to be.
+    #[error("somebody is still in the runtime {name}: `farseek join {name}`, or end that first")]
+    Occupied {
+        /// The name.
+        name: String,
+    },
     /// There is no runtime of that name.
     #[error("there is no runtime '{name}': `farseek runtime list` lists those there are")]
     UnknownRuntime {

@@ -9,8 +9,9 @@
 //!
 //! A runtime that is read-only shows them read-only. In an editable one they can be written to as
 //! on the host, where the mount they are in allows it, and what is written is written there: it is
-//! no change of the environment. What is
-//! mounted below them on the host is shown too.
+//! no change of the environment. What is mounted below them on the host is shown too. Where one
+//! could not be put back above an overlay that was mounted since, which is told, its placeholder
+//! there can be written to like everything else, and that is a change.
 //!
 //! No link is followed on the way to a source, which has been made one without links, nor on the
 //! way to where it is shown: an environment does not say which file of the host is hidden.

@@ -19,8 +19,9 @@ Examples:
   farseek reset /spfs/bin lib/x.so  # undo those of these paths
   farseek reset --ref tools/python~1 --edit  # another environment in the place of this one
 
-With --ref all changes are undone. Programs that run on see what was there when they opened it;
-change into the directory anew. Live layers stay as they are.";
+With --ref all changes are undone. Programs that run on see what was there when they opened it.
+Whoever is in a directory of it, as a shell in /spfs, finds nothing there any more, also after all
+changes are undone: change into the directory anew. Live layers stay as they are.";
 
 /// `farseek reset`.
 #[derive(Debug, Args)]

@@ -45,8 +45,8 @@ Examples:
 The command has the environment at /spfs; nobody else sees it. It needs no privilege. What it
 leaves in the background keeps the environment; it is gone with the last of it.
 
-An item of REF may be the path of a spec file, or of a directory with a layer.spfs.yaml: a live
-layer shows files beside it as they are, a run spec stands for the items it lists.";
+An item of REF may be the absolute path of a spec file, or of a directory with a layer.spfs.yaml: a
+live layer shows files beside it as they are, a run spec stands for the items it lists.";
 
 /// How long those may go on who are in the runtime when the host is asked to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -55,8 +55,8 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A tag, a digest, the path of a spec file, or several joined by '+', the topmost last; '-'
-    /// for nothing
+    /// A tag, a digest, the absolute path of a spec file, or several joined by '+', the topmost
+    /// last; '-' for nothing
     #[arg(value_name = "REF")]
     pub(crate) reference: EnvSpec,
     /// The command; a shell where there is none

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use farseek_runtime::record::{Host, RuntimeRecord, Runtimes, Verdict};
+use farseek_runtime::record::{Host, Listed, RuntimeRecord, Runtimes, Verdict};
 use serde_json::{Value, json};
 
 use super::info::show_annotations;
@@ -124,6 +124,15 @@ async fn records(app: &App, args: &RepositoryArgs) -> Result<Runtimes> {
 
 async fn judge(record: RuntimeRecord) -> Result<Verdict> {
     let judging = tokio::task::spawn_blocking(move || Ok(Host::current()?.judge(&record)));
+    judging.await.context("looking at processes was given up")?
+}
+
+/// Those of `found` that can be read, judged, in their order.
+async fn judge_all(found: &[Listed]) -> Result<Vec<Verdict>> {
+    let records = found.iter().filter_map(|found| found.record.as_ref().ok());
+    let records: Vec<_> = records.cloned().collect();
+    let judging = move || Ok(Host::current()?.judge_all(&records));
+    let judging = tokio::task::spawn_blocking(judging);
     judging.await.context("looking at processes was given up")?
 }
 

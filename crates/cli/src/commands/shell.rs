@@ -15,8 +15,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ShellArgs {
-    /// A tag, a digest, the path of a spec file, or several joined by '+', the topmost last;
-    /// nothing where none is given
+    /// A tag, a digest, the absolute path of a spec file, or several joined by '+', the topmost
+    /// last; nothing where none is given
     #[arg(value_name = "REF", default_value = "-", hide_default_value = true)]
     reference: EnvSpec,
     #[command(flatten)]

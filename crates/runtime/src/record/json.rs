@@ -170,6 +170,12 @@ fn yes() -> bool {
 }
 
 impl RuntimeRecord {
+    /// Whether it is of a runtime that is kept and nobody's, until somebody runs it again.
+    pub fn is_laid_down(&self) -> bool {
+        let status = &self.status;
+        self.config.durable && (status.running, status.owner, status.monitor) == (false, None, None)
+    }
+
     /// A runtime of `kind` on `host` that is held by `holder`, made now by `user`. It is named
     /// `name`, or as no other is; it uses nothing yet.
     pub fn new(

@@ -17,12 +17,17 @@
 //! its mount namespace: that only who sees every process can tell. One that has not got as far as
 //! to a mount namespace is left to SPFS.
 
-use super::host::{Host, Process};
-use super::json::{Origin, RuntimeRecord};
-use super::presence::{Place, Presence};
+use std::path::Path;
+
+use super::host::{Host, Process, ProcessId};
+use super::json::{Kind, Origin, RuntimeRecord};
+use super::presence::{Place, Presence, Seen};
 
 /// Names that say nothing of which host it is.
 const NO_NAMES: [&str; 4] = ["", "localhost", "localhost.localdomain", "(none)"];
+
+/// How often we look at every process.
+const LOOKS: usize = 2;
 
 /// What is known of the owner of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +63,66 @@ pub fn judge(
 impl Host {
     /// Judges `record` by what is on this host now.
     pub fn judge(&self, record: &RuntimeRecord) -> Verdict {
-        judge(
-            record,
-            self,
-            |pid| self.process(pid),
-            |place| self.users_of(place),
-        )
+        self.judge_all([record])[0]
+    }
+
+    /// Judges `records`, in their order, at the cost of one. Who is in a runtime is looked for when
+    /// its holders have ended, for the last of them may be who enters it; and twice, for who has
+    /// ended when we come to it may have started one that we have passed.
+    pub fn judge_all<'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a RuntimeRecord>,
+    ) -> Vec<Verdict> {
+        let judged = |record: &RuntimeRecord, seen: Option<&Seen>| {
+            let users = |place: Place<'_>| match (place, seen) {
+                (Place::Namespace(_), _) => self.users_of(place),
+                (_, Some(seen)) => seen.users_of(place),
+                (_, None) => Presence::Nobody,
+            };
+            judge(record, self, |pid| self.process(pid), users)
+        };
+        let records = records.into_iter();
+        let mut all: Vec<_> = records
+            .map(|record| (record, judged(record, None)))
+            .collect();
+        let is_open = |(record, verdict): &(&RuntimeRecord, Verdict)| {
+            *verdict == Verdict::Ended && directory(record).is_some()
+        };
+        for _ in 0..LOOKS {
+            if !all.iter().any(is_open) {
+                break;
+            }
+            let seen = Seen::now();
+            for found in all.iter_mut().filter(|found| is_open(found)) {
+                found.1 = judged(found.0, Some(&seen));
+            }
+        }
+        all.into_iter().map(|(_, verdict)| verdict).collect()
+    }
+}
+
+impl Host {
+    /// Whether `record` is of a runtime that has ended, and whose host alone is left, to tidy up.
+    pub fn is_tidied_up(&self, record: &RuntimeRecord) -> bool {
+        let Some(origin) = record.farseek.as_ref() else {
+            return false;
+        };
+        let is_here = origin.kind == Kind::Run && origin.host.boot == self.boot;
+        let is_held = judge_holders(origin, self, |pid| self.process(pid)) == Verdict::Alive;
+        if !is_here || !is_held {
+            return false;
+        }
+        let mut guests = origin
+            .holders
+            .iter()
+            .filter(|holder| u32::try_from(holder.pid).ok() != record.status.monitor);
+        let is_there =
+            |holder: &ProcessId| self.process(holder.pid) == Process::Started(holder.start);
+        let has_nobody = || {
+            let directory = directory(record);
+            directory.is_some_and(|path| self.users_of(Place::Directory(path)) == Presence::Nobody)
+        };
+        record.is_laid_down() || (!guests.any(is_there) && has_nobody())
     }
 }
 
@@ -87,13 +146,26 @@ fn judge_holders(origin: &Origin, here: &Host, process: impl Fn(i32) -> Process)
 
 /// A record whose holders have ended.
 fn judge_users(record: &RuntimeRecord, users: impl Fn(Place<'_>) -> Presence) -> Verdict {
-    let directory = record.config.runtime_dir.as_deref();
-    match directory.map(|directory| users(Place::Directory(directory))) {
+    let Some(directory) = directory(record) else {
         // A mount ends with its process.
-        None | Some(Presence::Nobody) => Verdict::Ended,
-        Some(Presence::Somebody) => Verdict::Alive,
-        Some(Presence::Unknown) => Verdict::Unknown,
+        return Verdict::Ended;
+    };
+    let namespace = record.config.mount_namespace.as_deref();
+    let namespace = namespace.map(Path::to_string_lossy);
+    let is_confined = |namespace| users(Place::Confined(namespace)) == Presence::Somebody;
+    match users(Place::Directory(directory)) {
+        Presence::Nobody if namespace.as_deref().is_some_and(is_confined) => Verdict::Alive,
+        Presence::Nobody => Verdict::Ended,
+        Presence::Somebody => Verdict::Alive,
+        Presence::Unknown => Verdict::Unknown,
     }
+}
+
+/// The directory of a runtime of ours, which has its name: another is not believed.
+fn directory(record: &RuntimeRecord) -> Option<&Path> {
+    let directory = record.config.runtime_dir.as_deref();
+    let directory = directory.filter(|_| record.farseek.is_some());
+    directory.filter(|path| path.file_name() == Some(record.name.as_ref()))
 }
 
 /// Of two that keep a record alive.

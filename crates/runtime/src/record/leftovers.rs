@@ -2,12 +2,13 @@
 //!
 //! A record is input: it says where to look, not what may be taken away. A mount is taken away
 //! only where it is one of ours whose server is gone, and a directory only where it is the one of
-//! this runtime under the root that the caller names, which nobody [claims](Claim), with nothing
-//! mounted in it.
+//! this runtime under the root that the caller names, which nobody [claims](Claim) and nobody is
+//! in, with nothing mounted in it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::host::Host;
 use super::json::RuntimeRecord;
+use super::presence::{Place, Presence};
 use crate::claim::Claim;
 use crate::error::{Result, RuntimeError};
 use crate::patience::{PATIENCE, ask};
@@ -69,7 +71,7 @@ impl Leftovers {
         self.mounts.is_empty() && self.directory.is_none()
     }
 
-    /// Takes it away. Returns whether it could be: what somebody claims stays.
+    /// Takes it away. Returns whether it could be: what somebody claims or is in stays.
     pub(super) fn take_away(&self) -> Result<bool> {
         for path in &self.mounts {
             // Another may have mounted there since, or taken it away.
@@ -91,8 +93,8 @@ pub(super) fn is_claimed(root: &Path, name: &str) -> bool {
     is_name(name) && Claim::is_taken(&root.join(name))
 }
 
-/// Takes away the directories of runtimes in `root` that nobody claims and whose names are not among
-/// `known`: those of hosts that were killed before they had written a record, or when they had
+/// Takes away the directories of runtimes in `root` that nobody claims or is in and whose names are
+/// not among `known`: those of hosts that were killed before they had written a record, or when they had
 /// removed it. Returns their names, and what could not be taken away.
 pub(super) fn take_unknown(
     root: &Path,
@@ -113,8 +115,8 @@ pub(super) fn take_unknown(
     (taken, failed)
 }
 
-/// Takes away the directory of the runtime `name` in `root`, which has no record, unless somebody
-/// claims it.
+/// Takes away the directory of the runtime `name` in `root`, which no record names, unless somebody
+/// claims it or is in it.
 pub(super) fn take_unrecorded(root: &Path, name: &str) -> Result<()> {
     let path = root.join(name);
     let is_its_own = is_name(name) && private::check(root).is_ok() && is_of_runtime(&path);
@@ -126,9 +128,17 @@ pub(super) fn take_unrecorded(root: &Path, name: &str) -> Result<()> {
 
 /// The directory of a runtime, where it is one that can be its alone.
 fn directory(record: &RuntimeRecord, root: &Path) -> Option<PathBuf> {
-    let directory = record.config.runtime_dir.as_deref()?;
-    let is_its_own = is_name(&record.name) && directory == root.join(&record.name);
-    (is_its_own && private::check(root).is_ok()).then(|| directory.to_owned())
+    if !is_name(&record.name) || private::check(root).is_err() {
+        return None;
+    }
+    let its_own = root.join(&record.name);
+    let is_its_own = match record.config.runtime_dir.as_deref() {
+        // It is written down without links.
+        Some(named) => named == its_own || its_own.canonicalize().is_ok_and(|path| path == named),
+        // Its host may have been killed before it had written down which, or when it no longer said.
+        None => is_of_runtime(&its_own),
+    };
+    is_its_own.then_some(its_own)
 }
 
 /// Compared with care: `root/..`, `root/.` and `root` are no directories *in* it.
@@ -150,14 +160,35 @@ fn is_dead(path: &Path) -> bool {
     )
 }
 
-/// Whether it is gone: one that somebody claims stays.
+/// Whether it is gone: one that somebody claims stays, and so does one that somebody is in. The
+/// host may have been killed, and it may be of a repository that nobody has looked into.
 fn remove_directory(directory: &Path) -> Result<bool> {
+    let directory = match directory.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        path => &path.map_err(failed(directory))?,
+    };
+    if Claim::is_taken(directory) {
+        return Ok(false);
+    }
+    let found = fs::symlink_metadata(directory);
+    // Before it is claimed, for that takes a while: nobody begins in one that is there.
+    let here = Host::current()?;
+    if here.users_of(Place::Directory(directory)) != Presence::Nobody {
+        return Ok(false);
+    }
     let _claim = match claim(directory) {
         Ok(Some(claim)) => claim,
         Ok(None) => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(failed(directory)(error)),
     };
+    let is_same =
+        |then: &Metadata, now: &Metadata| (then.dev(), then.ino()) == (now.dev(), now.ino());
+    match (found, fs::symlink_metadata(directory)) {
+        (Ok(then), Ok(now)) if is_same(&then, &now) => {}
+        // It has been made anew since.
+        _ => return Ok(false),
+    }
     let mounts = read_mountinfo()?;
     if let Some(mount) = mounts.iter().find(|m| m.mountpoint.starts_with(directory)) {
         let words = format!("{} is mounted in it", mount.mountpoint.display());

@@ -6,8 +6,12 @@
 //! everybody may read the list of every process, root's too. SPFS's runtimes have none: of them the
 //! number has to do, and who may not look at everybody cannot tell.
 //!
-//! Who is not shown to us at all, in a `/proc` that hides other users or from outside of this PID
-//! namespace, could have entered a runtime of ours as root only.
+//! Where `/proc` hides other users nothing can be told. Who is not shown to us from outside of this
+//! PID namespace could have entered a runtime of ours as root only.
+//!
+//! The list of a process with a root of its own (`chroot`) has no mark: such a one is known by the
+//! number of its namespace. Not found is who has made another root of mounts for itself
+//! (`pivot_root`) in a namespace of its own and has let go of ours, once all others have ended.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use farseek_vfs::fuse::parse_mountinfo;
+use nix::errno::Errno;
 
 use super::host::Host;
 
@@ -29,8 +34,10 @@ const FIRST_PROCESS: u32 = 1;
 pub enum Place<'a> {
     /// In the mount namespace of this name, like `mnt:[4026532177]`.
     Namespace(&'a str),
-    /// Wherever this directory of a runtime of ours is mounted.
+    /// Wherever this directory of a runtime of ours is mounted: a path without links.
     Directory(&'a Path),
+    /// In the mount namespace of this name, with a root of one's own.
+    Confined(&'a str),
 }
 
 /// Whether somebody is there.
@@ -50,10 +57,10 @@ impl Host {
         let looked = match place {
             Place::Namespace(namespace) => self.users_of_namespace(namespace),
             // Who has ended when we come to it may have started one that we have passed.
-            Place::Directory(directory) => match users_of_directory(directory) {
-                Ok(Presence::Nobody) => users_of_directory(directory),
+            Place::Directory(_) | Place::Confined(_) => Ok(match Seen::now().users_of(place) {
+                Presence::Nobody => Seen::now().users_of(place),
                 looked => looked,
-            },
+            }),
         };
         looked.unwrap_or(Presence::Unknown)
     }
@@ -90,43 +97,102 @@ fn processes() -> io::Result<impl Iterator<Item = u32>> {
     Ok(names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
-fn users_of_directory(directory: &Path) -> io::Result<Presence> {
-    // The list has no links. One that is gone is compared as it was written down.
-    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
-    let mut seen = HashSet::new();
-    for pid in processes()? {
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        // Most processes are in a few namespaces; but one with a root of its own sees less.
-        let is_plain = fs::read_link(process.join("root")).is_ok_and(|root| root == Path::new("/"));
-        let namespace = fs::read_link(process.join("ns/mnt")).ok();
-        let namespace = namespace.filter(|_| is_plain);
-        if namespace.as_ref().is_some_and(|name| seen.contains(name)) {
-            continue;
-        }
-        match is_marked(&process, &directory) {
-            Some(true) => return Ok(Presence::Somebody),
-            Some(false) => seen.extend(namespace),
-            // It has ended.
-            None => {}
-        }
-    }
-    Ok(Presence::Nobody)
+/// What the processes of this host have mounted, as far as we are shown: one look at all of them.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Where anything is mounted to anybody.
+    points: HashSet<PathBuf>,
+    /// The namespaces of mounts of those that have a root of their own.
+    confined: HashSet<PathBuf>,
+    /// Whether we were shown everybody, and what they have.
+    saw_all: bool,
 }
 
-/// Whether `directory` is a mount to `process`, or, where its first thread has ended, to another.
-/// `None` where nobody is left to have mounts.
-fn is_marked(process: &Path, directory: &Path) -> Option<bool> {
-    if let Ok(list) = fs::read(process.join("mountinfo")) {
-        return Some(has(&list, directory));
+impl Seen {
+    /// Looks at every process.
+    pub(super) fn now() -> Self {
+        let Ok(processes) = processes() else {
+            return Self::default();
+        };
+        let mut seen = Self {
+            saw_all: true,
+            ..Self::default()
+        };
+        let (mut saw_first, mut namespaces, mut lists) = (false, HashSet::new(), HashSet::new());
+        for pid in processes {
+            saw_first |= pid == FIRST_PROCESS;
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            // Most processes are in a few namespaces; but one with a root of its own sees less.
+            let root = fs::read_link(process.join("root")).ok();
+            let is_plain = root.as_deref().map(|root| root == Path::new("/"));
+            let namespace = fs::read_link(process.join("ns/mnt")).ok();
+            match (is_plain, &namespace) {
+                (Some(true), Some(namespace)) if namespaces.contains(namespace) => continue,
+                (Some(false), Some(namespace)) => drop(seen.confined.insert(namespace.clone())),
+                _ => {}
+            }
+            match mounts_of(&process) {
+                Ok(Some(list)) => {
+                    if !lists.contains(&list) {
+                        let mounts = parse_mountinfo(&list).into_iter();
+                        seen.points.extend(mounts.map(|mount| mount.mountpoint));
+                        lists.insert(list);
+                    }
+                    namespaces.extend(namespace.filter(|_| is_plain == Some(true)));
+                }
+                // It has ended.
+                Ok(None) => {}
+                Err(_) => seen.saw_all = false,
+            }
+        }
+        // Who is not shown the first process is not shown all the others either.
+        seen.saw_all &= saw_first;
+        seen
     }
-    let threads = fs::read_dir(process.join("task")).ok()?.flatten();
-    let mut lists = threads.filter_map(|thread| fs::read(thread.path().join("mountinfo")).ok());
-    lists.next().map(|list| has(&list, directory))
+
+    /// Whether anybody was in `place` then. Of a namespace alone it says nothing.
+    pub(super) fn users_of(&self, place: Place<'_>) -> Presence {
+        let is_there = match place {
+            Place::Directory(directory) => self.points.contains(directory),
+            Place::Confined(namespace) => self.confined.contains(Path::new(namespace)),
+            Place::Namespace(_) => return Presence::Unknown,
+        };
+        match (is_there, self.saw_all) {
+            (true, _) => Presence::Somebody,
+            (false, true) => Presence::Nobody,
+            (false, false) => Presence::Unknown,
+        }
+    }
 }
 
-fn has(list: &[u8], directory: &Path) -> bool {
-    let mounts = parse_mountinfo(list);
-    mounts.iter().any(|mount| mount.mountpoint == directory)
+/// The list of mounts of `process`, or, where its first thread has ended, of another. `None` where
+/// nobody is left to have mounts.
+fn mounts_of(process: &Path) -> io::Result<Option<Vec<u8>>> {
+    if let Some(list) = unless_ended(fs::read(process.join("mountinfo")))? {
+        return Ok(Some(list));
+    }
+    let Some(threads) = unless_ended(fs::read_dir(process.join("task")))? else {
+        return Ok(None);
+    };
+    for thread in threads.flatten() {
+        if let Some(list) = unless_ended(fs::read(thread.path().join("mountinfo")))? {
+            return Ok(Some(list));
+        }
+    }
+    Ok(None)
+}
+
+/// What `/proc` answers, but for what it says of who has ended.
+fn unless_ended<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    let has_ended = |error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL))
+    };
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if has_ended(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -146,13 +212,27 @@ mod tests {
     fn whoever_has_a_directory_mounted_is_in_it() {
         let host = Host::current().unwrap();
         let users = |path: &Path| host.users_of(Place::Directory(path));
-        // Every process has this one, with and without a link on the way.
+        // Every process has this one.
         let place = tempfile::tempdir().unwrap();
-        let link = place.path().join("link");
-        std::os::unix::fs::symlink("/proc", &link).unwrap();
         assert_eq!(users(Path::new("/proc")), Presence::Somebody);
-        assert_eq!(users(&link), Presence::Somebody);
         assert_eq!(users(place.path()), Presence::Nobody);
         assert_eq!(users(&place.path().join("none")), Presence::Nobody);
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_nobody() {
+        let directory = Place::Directory(Path::new("/run/r"));
+        let mut seen = Seen {
+            saw_all: true,
+            ..Seen::default()
+        };
+        assert_eq!(seen.users_of(directory), Presence::Nobody);
+        seen.saw_all = false;
+        assert_eq!(seen.users_of(directory), Presence::Unknown);
+        seen.points.insert("/run/r".into());
+        assert_eq!(seen.users_of(directory), Presence::Somebody);
+        let refused = |errno: Errno| unless_ended::<()>(Err(errno.into()));
+        assert!(refused(Errno::ESRCH).unwrap().is_none());
+        assert!(refused(Errno::EACCES).is_err() && refused(Errno::EPERM).is_err());
     }
 }

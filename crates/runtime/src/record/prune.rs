@@ -1,7 +1,7 @@
 //! Records whose owners have ended go, with what they have left on this host.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::task;
 
@@ -56,10 +56,9 @@ impl Runtimes {
     pub async fn prune(&self, here: &Host, options: &PruneOptions) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         let mut known = BTreeSet::new();
-        for mut found in self.list().await? {
+        for (found, record) in self.judged(here, options, self.list().await?).await {
             let name = found.name.clone();
             known.insert(name.clone());
-            let record = std::mem::replace(&mut found.record, Err(taken(&name)));
             match self.prune_one(here, options, &found, record).await {
                 Ok(None) => pruned.removed.push(name),
                 Ok(Some(verdict)) => pruned.kept.push((name, verdict)),
@@ -88,7 +87,7 @@ impl Runtimes {
         options: &PruneOptions,
         name: &str,
     ) -> Result<()> {
-        let mut found = match self.find(name).await {
+        let found = match self.find(name).await {
             Err(RuntimeError::UnknownRuntime { .. }) => {
                 let Some(root) = options.root.clone() else {
                     return Ok(());
@@ -98,9 +97,50 @@ impl Runtimes {
             }
             found => found?,
         };
-        let record = std::mem::replace(&mut found.record, Err(taken(name)));
-        let pruned = self.prune_one(here, options, &found, record).await;
-        pruned.map(drop)
+        for (found, record) in self.judged(here, options, vec![found]).await {
+            self.prune_one(here, options, &found, record).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the directory of the runtime `name` in `root`, whose record says that it is
+    /// nobody's, unless somebody claims it or is in it.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(crate) async fn take_unrecorded(&self, root: &Path, name: &str) -> Result<()> {
+        let (root, name) = (root.to_owned(), name.to_owned());
+        blocking(move || leftovers::take_unrecorded(&root, &name)).await
+    }
+
+    /// Judges what was found.
+    async fn judged(
+        &self,
+        here: &Host,
+        options: &PruneOptions,
+        mut found: Vec<Listed>,
+    ) -> Vec<(Listed, Result<(RuntimeRecord, Verdict)>)> {
+        let take =
+            |found: &mut Listed| std::mem::replace(&mut found.record, Err(taken(&found.name)));
+        let records: Vec<_> = found.iter_mut().map(take).collect();
+        let (here, root) = (here.clone(), options.root.clone());
+        let judging = move || {
+            let verdicts = here.judge_all(records.iter().flatten());
+            let mut verdicts = verdicts.into_iter();
+            let judged = records.into_iter().map(|record| {
+                let record = record?;
+                let verdict = verdicts.next().expect("each record is judged");
+                // Others may have written the record; the claim is the host's own.
+                let is_claimed = |root: &PathBuf| leftovers::is_claimed(root, &record.name);
+                match root.as_ref().is_some_and(is_claimed) {
+                    true => Ok((record, Verdict::Alive)),
+                    false => Ok((record, verdict)),
+                }
+            });
+            judged.collect::<Vec<_>>()
+        };
+        let judged = blocking(judging).await;
+        found.into_iter().zip(judged).collect()
     }
 
     /// `None` where it went.
@@ -109,19 +149,9 @@ impl Runtimes {
         here: &Host,
         options: &PruneOptions,
         found: &Listed,
-        record: Result<RuntimeRecord>,
+        record: Result<(RuntimeRecord, Verdict)>,
     ) -> Result<Option<Verdict>> {
-        let record = record?;
-        let (judging, host, root) = (record.clone(), here.clone(), options.root.clone());
-        let judging = move || {
-            // Others may have written the record; the claim is the host's own.
-            let is_claimed = root.is_some_and(|root| leftovers::is_claimed(&root, &judging.name));
-            match is_claimed {
-                true => Verdict::Alive,
-                false => host.judge(&judging),
-            }
-        };
-        let verdict = blocking(judging).await;
+        let (record, verdict) = record?;
         if !goes(&record, verdict, here, options, |pid| here.process(pid)) {
             return Ok(Some(verdict));
         }
@@ -177,12 +207,14 @@ impl Runtimes {
 
     /// A durable runtime that nobody is in any more is nobody's, until somebody runs it again.
     async fn lay_down(&self, mut record: RuntimeRecord) -> Result<()> {
-        let status = &mut record.status;
-        if (status.running, status.owner, status.monitor) == (false, None, None) {
+        // Somebody may run it again by now.
+        if record.is_laid_down() || self.load(&record.name).await? != record {
             return Ok(());
         }
+        let status = &mut record.status;
         (status.running, status.owner, status.monitor) = (false, None, None);
         record.config.mount_namespace = None;
+        record.config.runtime_dir = None;
         if let Some(origin) = &mut record.farseek {
             origin.mountpoint = None;
         }

@@ -34,12 +34,16 @@ impl RuntimeDirectory {
     /// Makes the directory `name` in `base`, which is made too if need be.
     ///
     /// # Errors
-    /// `base` is somebody else's, or there is a runtime of this name.
+    /// `base` is somebody else's, or there is a runtime of this name, which somebody may be in.
     pub(super) fn create(base: &Path, name: &str) -> Result<Self> {
-        let path = base.join(name);
-        let failed = |source| RuntimeError::Directory {
-            path: path.clone(),
-            source,
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AlreadyExists => RuntimeError::Occupied {
+                name: name.to_owned(),
+            },
+            _ => RuntimeError::Directory {
+                path: base.join(name),
+                source,
+            },
         };
         DirBuilder::new()
             .recursive(true)
@@ -47,6 +51,8 @@ impl RuntimeDirectory {
             .create(base)
             .map_err(failed)?;
         private::check(base).map_err(failed)?;
+        // As lists of mounts name it, whoever reads them.
+        let path = base.canonicalize().map_err(failed)?.join(name);
         let claim = Claim::make(&path).map_err(failed)?;
         Ok(Self {
             path,
@@ -112,10 +118,20 @@ mod tests {
             0o700
         );
         let error = RuntimeDirectory::create(&base, "name").unwrap_err();
-        assert!(error.to_string().contains("name"), "{error}");
+        assert!(error.to_string().contains("runtime name:"), "{error}");
         drop(directory);
         assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
         remove(&base.join("name")).unwrap();
+    }
+
+    #[test]
+    fn it_is_called_as_lists_of_mounts_call_it() {
+        let base = tempfile::tempdir().unwrap();
+        let real = base.path().canonicalize().unwrap();
+        fs::create_dir(real.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", real.join("link")).unwrap();
+        let directory = RuntimeDirectory::create(&real.join("link/base"), "name").unwrap();
+        assert_eq!(directory.path(), real.join("real/base/name"));
     }
 
     #[test]

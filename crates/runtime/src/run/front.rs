@@ -134,7 +134,15 @@ impl Front {
         namespace::join_users(self.host)?;
         namespace::new_mounts()?;
         let at = place::provide(&entrance.at)?;
-        namespace::mark(&self.directory)?;
+        match namespace::mark(&self.directory) {
+            // It goes with the host.
+            Err(RuntimeError::Namespace { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                return Err(failed(io::Error::other("it has gone")));
+            }
+            marked => marked?,
+        }
         let options = MountOptions {
             allow_other: entrance.allow_other,
             ..MountOptions::new(&entrance.reference)

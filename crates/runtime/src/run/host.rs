@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 
 use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
-use super::failed;
 use super::front::FAILED;
 use super::hosted::{Hosted, lay_down};
 use super::inherited::close_inherited;
@@ -20,6 +19,7 @@ use super::locked::lock;
 use super::opening::Opening;
 use super::renders;
 use super::request::HostRequest;
+use super::{blocking, failed};
 use crate::daemon::Background;
 use crate::environment::{self, Named};
 use crate::error::{Result, RuntimeError};
@@ -126,6 +126,7 @@ impl Host {
         let upper = request.upper.take();
         request.upper = upper.map(|upper| upper.of_runtime(record.name.as_ref()));
         let lock = lock(request.upper.as_ref()).await?;
+        see_it_rests(&request).await?;
         clear(&request, &record.name).await;
         let directory = RuntimeDirectory::create(&request.directories, &record.name)?;
         request.describe(&mut record, directory.path());
@@ -247,6 +248,24 @@ async fn keep(
     }
 }
 
+/// Sees that nobody is in a runtime that is to be run again: its host may have been killed, and its
+/// lock has gone with it. Called with the lock, so that what is seen stays true.
+async fn see_it_rests(request: &HostRequest) -> Result<()> {
+    let (Some(kept), Some(runtimes)) = (&request.kept, &request.runtimes) else {
+        return Ok(());
+    };
+    let record = runtimes.load(&kept.name).await?;
+    if record.is_laid_down() {
+        return Ok(());
+    }
+    let name = record.name.clone();
+    let judging = move || record::Host::current().map(|here| here.judge(&record));
+    match blocking(judging).await? {
+        record::Verdict::Ended => Ok(()),
+        _ => Err(RuntimeError::Occupied { name }),
+    }
+}
+
 /// Takes away what a runtime of this name has left whose processes were killed. What is in the way
 /// of that is in the way of a new one, which then says so.
 async fn clear(request: &HostRequest, name: &str) {
@@ -262,6 +281,11 @@ async fn clear(request: &HostRequest, name: &str) {
     let cleared = match record::Host::current() {
         Ok(here) => runtimes.prune_named(&here, &options, name).await,
         Err(error) => Err(error),
+    };
+    let cleared = match (cleared, &request.kept) {
+        // Whoever made it may be of another host, or be hidden: nobody is in it.
+        (Ok(()), Some(_)) => runtimes.take_unrecorded(&request.directories, name).await,
+        (cleared, _) => cleared,
     };
     if let Err(error) = cleared {
         let why = &error as &dyn std::error::Error;

@@ -5,7 +5,7 @@ use clap::Args;
 use farseek_runtime::record::{Listed, RuntimeRecord, Verdict};
 use serde_json::{Value, json};
 
-use super::{describe, judge, records, state};
+use super::{describe, judge_all, records, state};
 use crate::app::App;
 use crate::args::{JsonArgs, RepositoryArgs};
 use crate::exit;
@@ -36,6 +36,7 @@ pub(super) async fn run(args: ListArgs, app: &mut App) -> Result<()> {
             .iter()
             .try_for_each(|found| app.output.line(&found.name));
     }
+    let mut verdicts = judge_all(&found).await?.into_iter();
     let mut values = Vec::new();
     for Listed { name, record, .. } in found {
         match record {
@@ -48,7 +49,7 @@ pub(super) async fn run(args: ListArgs, app: &mut App) -> Result<()> {
                 }
             }
             Ok(record) => {
-                let verdict = judge(record.clone()).await?;
+                let verdict = verdicts.next().unwrap_or(Verdict::Unknown);
                 values.push(value(&record, verdict));
                 if !args.json.json {
                     app.output.line(in_words(&record, verdict))?;

@@ -1,5 +1,7 @@
 //! `farseek runtime remove`.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 use farseek_runtime::record::{Host, Listed, PruneOptions, RuntimeRecord, Runtimes, Verdict};
@@ -15,6 +17,12 @@ const EXAMPLES: &str = "\
 Examples:
   farseek runtime remove 9b45806f-32b6-49c6-8359-a169d78acbc4
   farseek runtime remove --remove-durable mine     # one that was kept, with its changes";
+
+/// How long the host of a runtime that has ended may take to tidy up.
+const TO_TIDY_UP: Duration = Duration::from_secs(7);
+
+/// How often to look whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// `farseek runtime remove`.
 #[derive(Debug, Args)]
@@ -52,7 +60,7 @@ pub(super) async fn run(args: RemoveArgs, app: &mut App) -> Result<()> {
 }
 
 async fn remove(args: &RemoveArgs, app: &App, runtimes: &Runtimes, name: &str) -> Result<()> {
-    let found = runtimes.find(name).await?;
+    let found = find(runtimes, name).await?;
     // What cannot be read is nobody's for all we know.
     if let Ok(record) = &found.record {
         let here = Host::current()?;
@@ -83,6 +91,25 @@ async fn remove(args: &RemoveArgs, app: &App, runtimes: &Runtimes, name: &str) -
     Ok(())
 }
 
+/// The record with this name. Waits a little for a runtime that has ended and is tidied up.
+async fn find(runtimes: &Runtimes, name: &str) -> Result<Listed> {
+    let deadline = Instant::now() + TO_TIDY_UP;
+    loop {
+        let found = runtimes.find(name).await?;
+        let Ok(record) = found.record.as_ref().cloned() else {
+            return Ok(found);
+        };
+        let looking =
+            tokio::task::spawn_blocking(move || Ok(Host::current()?.is_tidied_up(&record)));
+        let is_tidied_up: Result<bool> =
+            looking.await.context("looking at processes was given up")?;
+        if !is_tidied_up? || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Why a record is left alone, and what to do.
 fn objection(
     args: &RemoveArgs,
@@ -110,6 +137,15 @@ fn objection(
         return Some(format!(
             "it was made on {host}: --ignore-host removes it all the same"
         ));
+    }
+    let is_in_doubt =
+        record.config.durable && verdict == Verdict::Unknown && !record.is_laid_down();
+    if is_in_doubt && !args.ignore_monitor {
+        return Some(
+            "whether somebody is in it cannot be told from here: --ignore-monitor removes it all \
+             the same"
+                .to_owned(),
+        );
     }
     if verdict == Verdict::Alive && !args.ignore_monitor {
         return Some("it is in use: end that first, or --ignore-monitor".to_owned());

@@ -9,7 +9,7 @@ use farseek_testkit::{ChildGuard, output_within, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::site::{Site, TAG, as_both};
+use super::site::{Site, TAG, Who, as_both};
 
 fn process(value: &serde_json::Value) -> Pid {
     Pid::from_raw(i32::try_from(value.as_i64().unwrap()).unwrap())
@@ -112,7 +112,14 @@ fn output_ends_with_the_command_whatever_it_leaves() {
 
 /// A runtime that goes on, its record, and its host.
 fn running(site: &Site) -> (ChildGuard, serde_json::Value, Pid) {
-    let child = site.start(&["sleep", "1000"]);
+    running_as(site, &[TAG])
+}
+
+/// The same, started with `words`.
+fn running_as(site: &Site, words: &[&str]) -> (ChildGuard, serde_json::Value, Pid) {
+    let words = ["run"].iter().chain(words).chain(&["--", "sleep", "1000"]);
+    let words: Vec<_> = words.copied().collect();
+    let child = ChildGuard::spawn(&mut site.command(&words)).unwrap();
     let record = site.record();
     let host = process(&record["status"]["monitor"]);
     assert_eq!(process(&record["status"]["owner"]), child.pid());
@@ -158,6 +165,119 @@ fn a_host_that_is_killed_is_put_right_by_prune() {
             format!("removed {name}\n")
         );
         assert!(site.directories().is_empty() && site.records().is_empty());
+    });
+}
+
+#[test]
+fn a_runtime_without_its_host_is_left_alone_by_who_works_on_another_repository() {
+    as_both("a_runtime_without_its_host_is_left_alone", |site| {
+        let other = site.make_dir("other");
+        let elsewhere = |words: &[&str]| {
+            let mut command = site.command(words);
+            command.env("FARSEEK_STORAGE_ROOT", &other);
+            let output = output_within(&mut command, PROMPT).unwrap();
+            assert!(output.status.success(), "{words:?}: {output:?}");
+        };
+        elsewhere(&["init", "repo", other.to_str().unwrap()]);
+        let (mut child, record, host) = running(site);
+        let name = record["name"].as_str().unwrap();
+        kill(host, Signal::SIGKILL).unwrap();
+        wait_for_end(host);
+        elsewhere(&["runtime", "prune"]);
+        assert_eq!(site.directories(), [name]);
+        elsewhere(&["run", "-", "--", "true"]);
+        wait_until("it alone is left", PROMPT, || site.directories() == [name]);
+        site.succeed(&["runtime", "prune"]);
+        assert_eq!(site.records(), [name]);
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        elsewhere(&["runtime", "prune"]);
+        assert_eq!(site.directories(), [] as [&str; 0]);
+        site.succeed(&["runtime", "prune"]);
+    });
+}
+
+#[test]
+fn what_is_kept_is_written_to_by_one_runtime_whoever_is_killed() {
+    as_both("what_is_kept_is_written_to_by_one", |site| {
+        let words = ["--keep", "--runtime-name", "kk"];
+        let words = [&["--backend", "renders"], &words[..], &[TAG]].concat();
+        let (mut child, _, host) = running_as(site, &words);
+        kill(host, Signal::SIGKILL).unwrap();
+        wait_for_end(host);
+        let other = site.make_dir("elsewhere");
+        let changes = site.sandbox.repository().join("durable_edits/kk/upper");
+        for words in [
+            &["run", "--rerun", "kk", "-", "--", "true"][..],
+            &["runtime", "remove", "--remove-durable", "kk"],
+        ] {
+            for is_elsewhere in [true, false] {
+                let mut command = site.command(words);
+                if is_elsewhere {
+                    command.env("XDG_RUNTIME_DIR", &other);
+                }
+                let output = output_within(&mut command, PROMPT).unwrap();
+                assert_eq!(output.status.code(), Some(9), "{words:?}: {output:?}");
+            }
+        }
+        assert!(changes.is_dir() && runs(child.pid()));
+        child.signal(Signal::SIGKILL).unwrap();
+        child.wait_within(PROMPT).unwrap();
+        site.succeed(&["run", "--rerun", "kk", "-", "--", "true"]);
+        // It waits for the host, which tidies up.
+        site.succeed(&["runtime", "remove", "--remove-durable", "kk"]);
+        assert!(!changes.exists());
+    });
+}
+
+#[test]
+fn a_kept_runtime_whose_host_was_killed_as_it_began_can_be_run_again() {
+    as_both("a_kept_runtime_whose_host_was_killed", |site| {
+        site.script(
+            &["--keep", "--runtime-name", "kept", TAG],
+            "echo 1 > /spfs/new",
+        );
+        site.see_it_rest("kept");
+        // What such a host has left: no record says so.
+        let left = || site.make_dir("run/farseek/kept");
+        left();
+        let said = site.script(&["--rerun", "kept", "-"], "cat /spfs/new");
+        assert_eq!(said, "1\n");
+        site.see_it_rest("kept");
+        left();
+        site.succeed(&["runtime", "prune"]);
+        assert_eq!(site.directories(), [] as [&str; 0]);
+        site.succeed(&["runtime", "remove", "--remove-durable", "kept"]);
+    });
+}
+
+#[test]
+fn who_has_another_root_in_a_runtime_keeps_it() {
+    as_both("who_has_another_root_in_a_runtime", |site| {
+        if site.who() != Who::Root {
+            return;
+        }
+        let root = site.make_dir("root");
+        // The list of mounts below another root names only what is mounted there.
+        let script = format!(
+            "cd {}; for name in usr lib lib64; do mkdir $name; mount --rbind /$name $name; done; \
+             setsid chroot . /usr/bin/sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!",
+            root.display()
+        );
+        let printed = site.script(&[TAG], &script);
+        let left = Pid::from_raw(printed.trim().parse().unwrap());
+        let comm = format!("/proc/{left}/comm");
+        let is_inside = || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n");
+        wait_until("it is inside", PROMPT, is_inside);
+        let record = site.record();
+        let host = process(&record["status"]["monitor"]);
+        kill(host, Signal::SIGKILL).unwrap();
+        wait_for_end(host);
+        site.succeed(&["runtime", "prune"]);
+        assert_eq!(site.records(), [record["name"].as_str().unwrap()]);
+        kill(left, Signal::SIGKILL).unwrap();
+        wait_for_end(left);
+        site.succeed(&["runtime", "prune"]);
     });
 }
 
