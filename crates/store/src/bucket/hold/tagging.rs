@@ -3,12 +3,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use object_store::path::Path;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Exclusion, HOLD_TRUSTED, HOLDS, writer};
+use super::{CLEAN_COUNTS, CLEANS, Exclusion, HOLD_TRUSTED, HOLDS, is_within};
+use crate::boot_instant::BootInstant;
 use crate::bucket::wire;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
+
+/// How long a cleaner is waited for that has been made to stop.
+const STOPS: Duration = Duration::from_secs(2 * CLEAN_COUNTS.as_secs());
+
+/// The pause before it is looked whether it has.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// A tag on its way. Where it is given up, or nobody knows what has become of it, it may be yet to
 /// come: the keys of its writer stay.
@@ -84,11 +95,15 @@ impl Exclusion {
     ) -> Result<T> {
         let key = self.keys.at(HOLDS, &Uuid::new_v4().to_string());
         let done = async {
-            let (began, _) = self.enter(&key).await?;
+            let began = self.keep_away(&key).await?;
             let done = work.await?;
             match began.elapsed() < HOLD_TRUSTED {
                 true => Ok(done),
-                false => Err(writer::lost(&self.bucket.shown(&key))),
+                false => Err(StoreError::Unavailable {
+                    location: self.bucket.shown(&key),
+                    reason: "cleans may not wait for this any more".to_owned(),
+                    source: None,
+                }),
             }
         };
         let done = done.await;
@@ -96,5 +111,31 @@ impl Exclusion {
             tracing::info!("a clean waits for a while: {}", error.with_causes());
         }
         done
+    }
+
+    /// Writes a key until no cleaner is at it: one who sees it stops. Returns since when it counts.
+    async fn keep_away(&self, key: &Path) -> Result<BootInstant> {
+        let arrived = BootInstant::now();
+        loop {
+            let began = BootInstant::now();
+            self.bucket.write(key, Bytes::new()).await?;
+            let cleaners = self.list(CLEANS).await?;
+            if cleaners.is_empty() {
+                return Ok(began);
+            }
+            let now = self.time_of(key).await?;
+            let mut cleaners = cleaners.into_iter();
+            let cleaner = cleaners.find(|(_, written)| is_within(*written, now, CLEAN_COUNTS));
+            let Some((cleaner, _)) = cleaner else {
+                return Ok(began);
+            };
+            if arrived.elapsed() >= STOPS {
+                return Err(StoreError::Failed {
+                    location: self.bucket.shown(&cleaner),
+                    reason: "the clean that has written this does not stop".to_owned(),
+                });
+            }
+            sleep(PAUSE).await;
+        }
     }
 }

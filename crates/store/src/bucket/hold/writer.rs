@@ -185,7 +185,7 @@ impl Exclusion {
 
     /// Writes a key when no cleaner is at it. Returns since when it counts, and whether an older hold
     /// of ours has counted until then.
-    pub(super) async fn enter(&self, key: &Path) -> Result<(BootInstant, bool)> {
+    async fn enter(&self, key: &Path) -> Result<(BootInstant, bool)> {
         let arrived = BootInstant::now();
         loop {
             let began = BootInstant::now();
@@ -240,7 +240,7 @@ impl Exclusion {
     }
 }
 
-pub(super) fn lost(location: &str) -> StoreError {
+fn lost(location: &str) -> StoreError {
     StoreError::Unavailable {
         location: location.to_owned(),
         reason: "it could not be written to for so long that a clean may have removed what was \
