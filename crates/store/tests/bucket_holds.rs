@@ -225,7 +225,7 @@ async fn who_pushes_waits_for_the_removal_of_a_tag_of_which_the_first_answer_was
     let versions = "DeleteObject site/versions/";
     server.set_faults([BucketRule::new(versions, BucketFault::LostAnswer).first(1)]);
     let rules = PruneRules {
-        prune_if_version_more_than: Some(0),
+        prune_if_more_than: Some(0),
         ..PruneRules::default()
     };
     let options = CleanOptions {

@@ -23,6 +23,7 @@ mod line;
 mod namespaces;
 mod payloads;
 mod place;
+mod whole;
 mod tags;
 mod tls;
 mod transfer;

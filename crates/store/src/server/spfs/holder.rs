@@ -249,6 +249,16 @@ impl Holder {
         self.state().is_doubtful(Instant::now())
     }
 
+    /// When a hold was last found to count no more: what was found before that may be gone.
+    pub(super) fn lost(&self) -> Option<Instant> {
+        self.state().lost
+    }
+
+    /// How long the repository is held when who writes has ended.
+    pub(super) fn quiet(&self) -> Duration {
+        self.quiet
+    }
+
     async fn take(self: &Arc<Self>) -> Result<()> {
         let taken = Instant::now();
         let lost = self.state().lost(taken, counts);

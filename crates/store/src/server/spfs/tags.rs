@@ -10,12 +10,11 @@ use tonic::Request;
 use super::answer::{Answer, Shared, answer, misnamed, nonsense};
 use super::holder::Holder;
 use super::namespaces::Namespaces;
-
+use super::whole::Wholes;
 use crate::error::Result;
 use crate::ext::RepositoryExt;
 use crate::grpc::convert;
 use crate::grpc::generated as wire;
-use crate::whole;
 
 /// Histories that are read at once for one client.
 const READING: usize = 16;
@@ -23,16 +22,17 @@ const READING: usize = 16;
 /// The service of tags.
 pub(super) struct Tags {
     namespaces: Namespaces,
-    repository: Shared,
     holder: Arc<Holder>,
+    wholes: Wholes,
 }
 
 impl Tags {
     pub(super) fn new(namespaces: Namespaces, repository: Shared, holder: Arc<Holder>) -> Self {
+        let wholes = Wholes::new(repository, Arc::clone(&holder));
         Self {
             namespaces,
-            repository,
             holder,
+            wholes,
         }
     }
 
@@ -98,7 +98,7 @@ impl Tags {
         let view = self.namespaces.view(&request.namespace).await?;
         let tag = sent(request.tag.as_ref())?;
         if self.holder.is_doubtful() {
-            whole::check(&*self.repository, tag.target).await?;
+            self.wholes.check(tag.target).await?;
         }
         let _turn = self.namespaces.turn(&tag.name).await;
         view.append_tag(&tag).await?;
