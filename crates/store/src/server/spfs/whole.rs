@@ -168,7 +168,7 @@ mod tests {
         let mut stored = Vec::new();
         for _ in 0..2 {
             let header = Header::default();
-            let layers = stored.iter().copied().collect();
+            let layers = stored.to_vec();
             let platform = Object::Platform(Platform { header, layers });
             let put = repository.put_object(&platform, PutOptions::default());
             stored.push(put.await.unwrap());
