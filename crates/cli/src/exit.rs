@@ -183,7 +183,7 @@ fn code_of_runtime(error: &RuntimeError) -> Option<Code> {
         RuntimeError::Busy { .. }
         | RuntimeError::RuntimeExists { .. }
         | RuntimeError::Occupied { .. } => Some(Code::Busy),
-        RuntimeError::UnknownRuntime { .. } => Some(Code::NotFound),
+        RuntimeError::UnknownRuntime { .. } | RuntimeError::Missing { .. } => Some(Code::NotFound),
         RuntimeError::RuntimeName { .. }
         | RuntimeError::SpecFile { .. }
         | RuntimeError::LiveLayer { .. } => Some(Code::Usage),

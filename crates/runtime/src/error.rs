@@ -144,6 +144,12 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
+    /// What the host of a runtime is asked to show is not there.
+    #[error("the runtime cannot be changed: {reason}")]
+    Missing {
+        /// What is not.
+        reason: String,
+    },
     /// There is a runtime of that name.
     #[error(
         "there is a runtime '{name}' already: choose another name, or remove it first (farseek runtime remove)"

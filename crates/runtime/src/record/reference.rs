@@ -109,11 +109,14 @@ impl Keeper {
     }
 }
 
-/// How long a process may take to remove the record of its mount when that has ended.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a process may take to remove the record of its mount when that has ended. Many that end
+/// at once wait for one disk.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
 
-/// How often to look whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How soon to look whether it has, and how seldom in the end: each look costs what they need to end,
+/// too.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_LAST: Duration = Duration::from_millis(200);
 
 /// The records of the mounts of this host that were there at a time.
 #[derive(Debug)]
@@ -152,8 +155,10 @@ impl MountRecords {
     pub async fn settle(&self, mountpoint: &Path, patient: bool) -> Result<()> {
         let deadline = Instant::now() + GONE_WITHIN;
         for (name, _) in self.found.iter().filter(|(_, path)| path == mountpoint) {
+            let mut pause = LOOK_FIRST;
             while self.is_held(name).await? && patient && Instant::now() < deadline {
-                sleep(LOOK_EVERY).await;
+                sleep(pause).await;
+                pause = (2 * pause).min(LOOK_LAST);
             }
         }
         Ok(())

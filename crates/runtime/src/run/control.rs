@@ -38,6 +38,8 @@ const TO_ASK: Duration = Duration::from_secs(5);
 
 const DONE: &[u8] = b"done";
 const REFUSED: &[u8] = b"refused";
+/// Refused, for what is asked for is not there.
+const MISSING: &[u8] = b"missing";
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +122,9 @@ pub fn ask(directory: &Path, request: &Request) -> Result<()> {
         Some((word, why)) if word == REFUSED => Err(RuntimeError::Control {
             reason: String::from_utf8_lossy(&why.concat()).into_owned(),
         }),
+        Some((word, why)) if word == MISSING => Err(RuntimeError::Missing {
+            reason: String::from_utf8_lossy(&why.concat()).into_owned(),
+        }),
         _ => Err(gone(io::ErrorKind::UnexpectedEof.into())),
     }
 }
@@ -191,19 +196,20 @@ impl State {
         };
         let answer = match (request, peer.ok().and_then(|pid| u32::try_from(pid).ok())) {
             (Some(request), Some(peer)) => self.carry_out(peer, &request),
-            _ => Err("it is not understood".to_owned()),
+            _ => Err("it is not understood".to_owned().into()),
         };
         // Whoever has gone meanwhile does not want to know.
         let _ = match answer {
             Ok(()) => link.send(&[DONE]),
-            Err(why) => link.send(&[REFUSED, why.replace('\0', "").as_bytes()]),
+            Err(Refusal { word, why }) => link.send(&[word, why.replace('\0', "").as_bytes()]),
         };
     }
 
-    fn carry_out(&mut self, peer: u32, request: &Request) -> Result<(), String> {
+    fn carry_out(&mut self, peer: u32, request: &Request) -> Result<(), Refusal> {
         let theirs = namespace::mounts_of(&peer.to_string()).map_err(|e| e.to_string())?;
         if theirs != self.runtime.mounts {
-            return Err("it can only be asked for from within the runtime".to_owned());
+            let why = "it can only be asked for from within the runtime".to_owned();
+            return Err(why.into());
         }
         if let Request::Show { spec } = request {
             return self.show(peer, spec);
@@ -215,24 +221,44 @@ impl State {
         });
         done.unwrap_or_else(|_| Err("the background process failed".to_owned()))?;
         match request {
-            Request::Edit { .. } => self.another.note_editable().map_err(|error| told(&error)),
+            Request::Edit { .. } => Ok(self.another.note_editable()?),
             _ => Ok(()),
         }
     }
 
-    fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), String> {
+    fn show(&mut self, peer: u32, spec: &EnvSpec) -> Result<(), Refusal> {
         if layers::are_laid_out(&self.runtime.directory) {
-            return Err(
-                "this runtime reads from renders of its layers: start another for another \
-                        environment"
-                    .to_owned(),
-            );
+            let why = "this runtime reads from renders of its layers: start another for another \
+                       environment";
+            return Err(why.to_owned().into());
         }
-        let prepared = self.another.prepare(spec).map_err(|error| told(&error))?;
+        let prepared = self.another.prepare(spec)?;
         let (at, directory) = (&self.runtime.at, &self.runtime.directory);
         let enter = || enter(peer, &self.runtime.mounts);
-        self.another
-            .show(prepared, at, directory, &mut self.edits, enter)
+        let (another, edits) = (&self.another, &mut self.edits);
+        Ok(another.show(prepared, at, directory, edits, enter)?)
+    }
+}
+
+/// Why something is not done, and the word that says of which kind that is.
+struct Refusal {
+    word: &'static [u8],
+    why: String,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self { word: REFUSED, why }
+    }
+}
+
+impl From<RuntimeError> for Refusal {
+    fn from(error: RuntimeError) -> Self {
+        let is_missing = matches!(&error, RuntimeError::Store(error) if error.is_not_found());
+        Self {
+            word: if is_missing { MISSING } else { REFUSED },
+            why: told(&error),
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn what_is_in_the_way_leaves_it_as_it_was() {
         site.commit("unfit", "test/unfit");
         other(site);
         let script = format!(
-            "for ref in test/none test/unfit {live}; do \"$FARSEEK\" reset --ref $ref 2>&1 || echo failed
+            "for ref in test/none test/unfit {live}; do \"$FARSEEK\" reset --ref $ref 2>&1 || echo failed $?
             done; cat /spfs/file /spfs/dir/code; \"$FARSEEK\" reset --ref test/other
             cat /spfs/file /spfs/dir/code",
             live = site.path("live").display(),
@@ -106,7 +106,10 @@ fn what_is_in_the_way_leaves_it_as_it_was() {
             assert!(lines[0].contains("has no tag 'test/none'"), "{said}");
             assert!(lines[2].contains("'dir' is no directory"), "{said}");
             assert!(lines[4].contains("is a live layer"), "{said}");
-            assert_eq!([lines[1], lines[3], lines[5]], ["failed"; 3]);
+            assert_eq!(
+                [lines[1], lines[3], lines[5]],
+                ["failed 3", "failed 1", "failed 2"]
+            );
             assert_eq!(
                 lines[6..],
                 ["the file", "shown", "another file", "shown"],
