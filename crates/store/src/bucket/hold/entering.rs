@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::boot_instant::BootInstant;
 use crate::bucket::handle::Bucket;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::lingering::Lingering;
 
 /// A key in `holds/` that may be there and is taken away where this is dropped, unless it has become
@@ -47,9 +47,13 @@ impl Entering {
         let began = BootInstant::now();
         let (bucket, key) = (self.bucket.clone(), self.key.clone());
         let writing = async move { bucket.write(&key, Bytes::new()).await }.boxed();
-        self.is_there = true;
+        let was_there = std::mem::replace(&mut self.is_there, true);
         let written = self.writing.insert(writing).await;
         self.writing = None;
+        // Who may not write has written nothing.
+        if let Err(StoreError::Denied { .. }) = written {
+            self.is_there = was_there;
+        }
         written.map(|()| began)
     }
 

@@ -44,6 +44,12 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 /// for half a minute.
 const ANSWERS: Duration = Duration::from_secs(20);
 
+/// How long who only looks does not try again to hold what may not be held.
+const DENIED: Duration = Duration::from_secs(60);
+
+/// How long it may take to give the holds up at the end; what is left counts no more after a while.
+const ENDS: Duration = Duration::from_secs(5);
+
 /// Holds the repository while it is written to.
 pub(super) struct Holder {
     repository: Shared,
@@ -73,8 +79,10 @@ struct State<H> {
     last: Instant,
     /// Whether somebody sees to it that holds end.
     is_watched: bool,
-    /// When a hold was last found to count no more, or to be missing.
+    /// When a hold was last found to count no more.
     lost: Option<Instant>,
+    /// When the repository could last not be held for lack of rights.
+    denied: Option<Instant>,
     /// What takes a hold.
     taking: Option<AbortHandle>,
     /// Whether no hold is taken any more.
@@ -89,6 +97,7 @@ impl<H> State<H> {
             last: now,
             is_watched: false,
             lost: None,
+            denied: None,
             taking: None,
             is_ended: false,
         }
@@ -111,10 +120,18 @@ impl<H> State<H> {
         lost
     }
 
+    /// Whether it is no use to try to hold it now. Should it be written to one day, what is found
+    /// until then was not held.
+    fn is_denied(&self, now: Instant) -> bool {
+        let denied = self.denied;
+        denied.is_some_and(|denied| now.duration_since(denied) < DENIED)
+    }
+
     /// Whether clients may count on what is gone.
     fn is_doubtful(&self, now: Instant) -> bool {
-        let lost = self.lost;
-        lost.is_some_and(|lost| now.duration_since(lost) < LONGEST)
+        let is_recent = |lost: Instant| now.duration_since(lost) < LONGEST;
+        let denied = self.denied.map(|denied| denied + DENIED);
+        self.lost.into_iter().chain(denied).any(is_recent)
     }
 
     /// Takes those out that are over.
@@ -176,11 +193,13 @@ impl Holder {
     /// # Errors
     /// As [`writing`](Self::writing), but for lack of rights.
     pub(super) async fn looking(self: &Arc<Self>) -> Result<Option<Writing>> {
+        if self.state().is_denied(Instant::now()) {
+            return Ok(None);
+        }
         match self.writing().await {
             Err(error @ StoreError::Denied { .. }) => {
                 tracing::info!(%error, "the repository is not held");
-                // Should it be written to one day, what was found now was not held.
-                self.state().lost = Some(Instant::now());
+                self.state().denied = Some(Instant::now());
                 Ok(None)
             }
             writing => writing.map(Some),
@@ -237,7 +256,10 @@ impl Holder {
         // What it has begun it takes back by itself.
         taking.inspect(AbortHandle::abort);
         let releases = holds.into_iter().map(|(_, hold)| hold.release());
-        futures::future::join_all(releases).await;
+        let released = tokio::time::timeout(ENDS, futures::future::join_all(releases));
+        if released.await.is_err() {
+            tracing::warn!("the repository does not answer: a clean waits for a while");
+        }
     }
 
     fn is_covered(&self) -> bool {
