@@ -73,7 +73,7 @@ mod tests {
         let found = || Seen::find(vec![old.clone(), key("new", 100)], now, COUNTS).unwrap();
         assert_eq!(found().key(), &Path::from("new"));
         // That of another is no reason to wait.
-        assert_eq!(found().again(&[old.clone()], COUNTS), None);
+        assert_eq!(found().again(std::slice::from_ref(&old), COUNTS), None);
         let there = [old.clone(), key("new", 100)];
         let seen = found();
         asleep::sleep(Duration::from_secs(79));
