@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use farseek_object::{Digest, EnvItem, EnvSpec, MergeOptions, MergedTree, TagName};
 use farseek_store::{Repository, RepositoryExt as _, ResolvedEnvironment, StoreError};
-use tokio::task;
 
+use crate::blocking::blocking;
 use crate::error::{Result, RuntimeError};
 use crate::live::{self, LiveBind};
 
@@ -130,9 +130,5 @@ pub(crate) async fn merge_with(
     options: MergeOptions,
 ) -> Result<MergedTree> {
     // Millions of entries take seconds: not on a thread that serves other tasks.
-    let merging =
-        task::spawn_blocking(move || live::with_points(&environment.manifests(), &live, options));
-    merging
-        .await
-        .expect("merging does not panic and is not cancelled")
+    blocking(move || live::with_points(&environment.manifests(), &live, options)).await
 }

@@ -22,6 +22,7 @@ mod overlay;
 mod layers;
 mod patience;
 mod place;
+mod blocking;
 mod claim;
 pub mod record;
 pub mod startup;

@@ -11,8 +11,8 @@ use farseek_vfs::{LocalOptions, StatsText, Vfs, VfsOptions, WalkOptions};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{getgid, getuid};
 use tokio::runtime::Handle;
-use tokio::task;
 
+use crate::blocking::blocking;
 use crate::environment::{self, Named};
 use crate::error::{Result, RuntimeError};
 use crate::mountpoint::{self, MountpointOptions};
@@ -271,10 +271,4 @@ fn see_it_answer(mounted: &MountedEnvironment) -> Result<()> {
             Err(RuntimeError::Mountpoint { path, reason })
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    task::spawn_blocking(work)
-        .await
-        .expect("the work does not panic and is not cancelled")
 }

@@ -47,8 +47,6 @@ mod host;
 
 use std::io;
 
-use tokio::task;
-
 pub use control::{Request, ask};
 pub use directory::STARTUP_FILE;
 pub(crate) use directory::is_of_runtime;
@@ -59,12 +57,6 @@ pub use renders::RenderBackend;
 pub use request::HostRequest;
 
 use crate::error::RuntimeError;
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    task::spawn_blocking(work)
-        .await
-        .expect("the work does not panic and is not cancelled")
-}
 
 fn failed(source: io::Error) -> RuntimeError {
     RuntimeError::Daemon {

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tokio::task;
-
 use super::host::{Host, Process};
 use super::json::RuntimeRecord;
 use super::judge::Verdict;
 use super::leftovers::{self, Leftovers};
 use super::runtimes::{Listed, Runtimes};
+use crate::blocking::blocking;
 use crate::error::{Result, RuntimeError};
 
 /// Which records go.
@@ -261,10 +260,4 @@ fn taken(name: &str) -> RuntimeError {
     RuntimeError::UnknownRuntime {
         name: name.to_owned(),
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    task::spawn_blocking(work)
-        .await
-        .expect("the work does not panic and is not cancelled")
 }

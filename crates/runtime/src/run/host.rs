@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::control::{Control, Runtime};
 use super::directory::RuntimeDirectory;
+use super::failed;
 use super::front::FAILED;
 use super::hosted::{Hosted, lay_down};
 use super::inherited::close_inherited;
@@ -19,7 +20,7 @@ use super::locked::lock;
 use super::opening::Opening;
 use super::renders;
 use super::request::HostRequest;
-use super::{blocking, failed};
+use crate::blocking::blocking;
 use crate::daemon::Background;
 use crate::environment::{self, Named};
 use crate::error::{Result, RuntimeError};

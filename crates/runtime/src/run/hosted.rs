@@ -8,9 +8,9 @@ use farseek_reader::Reader;
 use farseek_vfs::fuse::{Connected, MountError};
 use nix::fcntl::Flock;
 
-use super::blocking;
 use super::directory::RuntimeDirectory;
 use super::opening::Later;
+use crate::blocking::blocking;
 use crate::error::Result;
 use crate::record::{self, Reference, RuntimeRecord, Runtimes};
 

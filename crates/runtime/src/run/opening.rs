@@ -15,10 +15,11 @@ use tokio::sync::mpsc;
 
 use super::another::Another;
 use super::control::{Control, Runtime};
+use super::failed;
 use super::front::{PREPARED, SERVING, words_of};
 use super::link::Link;
 use super::request::HostRequest;
-use super::{blocking, failed};
+use crate::blocking::blocking;
 use crate::daemon::Background;
 use crate::error::Result;
 use crate::live::LiveBind;
