@@ -5,8 +5,9 @@ use std::time::Duration;
 use farseek_vfs::fuse::{Detach, MountError, Unmounter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::{task, time};
+use tokio::time;
 
+use crate::blocking::blocking;
 use crate::error::{Result, RuntimeError};
 use crate::mount::MountedEnvironment;
 
@@ -50,24 +51,20 @@ pub async fn serve(mounted: MountedEnvironment, options: ServeOptions) -> Result
             }
         }
     };
-    let dropped = task::spawn_blocking(move || drop(mounted)).await;
-    dropped.expect("dropping a mount does not panic and is not cancelled");
+    blocking(move || drop(mounted)).await;
     result
 }
 
 /// Takes the mount out of the tree, in use or not.
 async fn wind_down(unmounter: Unmounter) -> Result<()> {
-    let unmounting = task::spawn_blocking(move || match unmounter.unmount(Detach::WhenIdle) {
+    let unmounting = blocking(move || match unmounter.unmount(Detach::WhenIdle) {
         Err(MountError::Busy { path }) => {
             tracing::info!(mountpoint = %path.display(), "in use: detached, open files are served");
             unmounter.unmount(Detach::Lazily)
         }
         other => other,
     });
-    let result = unmounting
-        .await
-        .expect("unmounting does not panic and is not cancelled");
-    Ok(result?)
+    Ok(unmounting.await?)
 }
 
 /// The end of the mount as a future. The thread behind it ends with the mount, and unlike a

@@ -176,6 +176,17 @@ impl RuntimeRecord {
         self.config.durable && (status.running, status.owner, status.monitor) == (false, None, None)
     }
 
+    /// Makes it so: what is written is kept, and nothing of it is where a process might look.
+    pub(crate) fn lay_down(&mut self) {
+        let status = &mut self.status;
+        (status.running, status.owner, status.monitor) = (false, None, None);
+        self.config.mount_namespace = None;
+        self.config.runtime_dir = None;
+        if let Some(origin) = &mut self.farseek {
+            origin.mountpoint = None;
+        }
+    }
+
     /// A runtime of `kind` on `host` that is held by `holder`, made now by `user`. It is named
     /// `name`, or as no other is; it uses nothing yet.
     pub fn new(

@@ -88,11 +88,10 @@ impl Runtimes {
     ) -> Result<()> {
         let found = match self.find(name).await {
             Err(RuntimeError::UnknownRuntime { .. }) => {
-                let Some(root) = options.root.clone() else {
-                    return Ok(());
+                return match &options.root {
+                    Some(root) => self.take_unrecorded(root, name).await,
+                    None => Ok(()),
                 };
-                let name = name.to_owned();
-                return blocking(move || leftovers::take_unrecorded(&root, &name)).await;
             }
             found => found?,
         };
@@ -210,13 +209,7 @@ impl Runtimes {
         if record.is_laid_down() || self.load(&record.name).await? != record {
             return Ok(());
         }
-        let status = &mut record.status;
-        (status.running, status.owner, status.monitor) = (false, None, None);
-        record.config.mount_namespace = None;
-        record.config.runtime_dir = None;
-        if let Some(origin) = &mut record.farseek {
-            origin.mountpoint = None;
-        }
+        record.lay_down();
         self.save(&record).await
     }
 }

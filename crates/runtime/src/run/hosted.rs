@@ -96,12 +96,8 @@ pub(super) async fn lay_down(runtimes: &Runtimes, mut record: RuntimeRecord) {
     }
     // Nobody has anything of what it showed before.
     record.status.flattened_layers.clear();
-    let status = &mut record.status;
-    (status.running, status.owner, status.monitor) = (false, None, None);
-    record.config.mount_namespace = None;
-    record.config.runtime_dir = None;
+    record.lay_down();
     if let Some(origin) = &mut record.farseek {
-        origin.mountpoint = None;
         origin.mount_namespace = None;
     }
     if let Err(error) = runtimes.save(&record).await {
